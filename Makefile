@@ -1,0 +1,40 @@
+# `make tour` and `make test` need only Python 3.11 or newer: both make .venv when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup tour test test-quick lint bench bench-quick docs clean help
+
+help:  ## Show what there is to make.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## Make .venv with Aljava and all that its tests need.
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Aljava needs Python 3.11 or newer; say which one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+tour: $(READY)  ## Take a table through all that Aljava does. TOUR='my.parquet --html tour.html' for your own.
+	$(BIN)/aljava tour $(TOUR)
+
+test: $(READY)  ## Run all tests.
+	$(BIN)/python -m pytest -n 2 $(TEST)
+
+test-quick: $(READY)  ## Run the tests that take seconds.
+	$(BIN)/python -m pytest -n 2 -m 'not long' $(TEST)
+
+lint: $(READY)  ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## Measure against the peers that are installed. BENCH='--only SCENARIO --quick' to choose.
+	$(BIN)/python -m bench $(BENCH)
+
+clean:  ## Remove what the other targets made.
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
