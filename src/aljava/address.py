@@ -18,7 +18,7 @@ import pyarrow as pa
 from aljava.errors import AddressError
 from aljava.places.place import Place
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 KINDS = "a path, file://, shm://STORE/KEY, a buffer or a file object"
 
 
@@ -62,7 +62,7 @@ def _by_scheme(address: str, scheme: str) -> Place:
             raise AddressError(f"{address} names another machine ({parts.netloc}): file:// is for this one")
         return LocalFile(unquote(parts.path))
     if scheme == "shm":
-        from aljava.places.shared import SharedObject
+        from aljava.places.shared import SharedObject  # type: ignore[import-not-found]
 
         return SharedObject(address)
     raise AddressError(f"{address.partition('?')[0]} is of an unknown kind ({scheme}://): give {KINDS}")

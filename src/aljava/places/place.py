@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from aljava import ipc
+
 
 class Place(ABC):
     """Where a payload can stand.
@@ -28,6 +30,29 @@ class Place(ABC):
             InvalidData: what stands here is no payload (a folder, an empty file).
         """
 
+    def write(self, rows: pa.RecordBatchReader, options: Any, *, create: bool = False, durable: bool = False) -> int:
+        """Puts a payload here, whole or not at all.
+
+        Args:
+            rows: the record batches, taken one by one.
+            options: how they are written.
+            create: fail if something stands here already.
+            durable: do not return before the bytes would survive a loss of power.
+
+        Returns:
+            the bytes written.
+
+        Raises:
+            AlreadyExists, AccessDenied, TransferError: as `sink`.
+        """
+        new_writer = ipc.new_file if self.seekable else ipc.new_stream
+        with self.sink(create=create, durable=durable) as sink:
+            counting = _Counting(sink)
+            with new_writer(counting, rows.schema, options=options) as writer:
+                for batch in rows:
+                    writer.write_batch(batch)
+            return counting.bytes
+
     @abstractmethod
     def sink(self, *, create: bool = False, durable: bool = False) -> AbstractContextManager[Any]:
         """A binary file object; what is written to it appears here when the context ends, whole or not at all.
@@ -41,3 +66,25 @@ class Place(ABC):
             AccessDenied: the system does not let us.
             TransferError: the bytes cannot be taken, as on a full disk.
         """
+
+
+class _Counting:
+    """A sink that counts what goes through it."""
+
+    closed = False
+
+    def __init__(self, sink: Any) -> None:
+        self._sink = sink
+        self.bytes = 0
+
+    def write(self, data: Any) -> int:
+        self._sink.write(data)
+        size = memoryview(data).nbytes
+        self.bytes += size
+        return size
+
+    def flush(self) -> None:
+        """The place flushes at its end."""
+
+    def close(self) -> None:
+        self.closed = True
