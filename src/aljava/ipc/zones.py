@@ -31,7 +31,7 @@ from flatbuffers.number_types import UOffsetTFlags
 from flatbuffers.table import Table as FlatTable
 
 from aljava.errors import InvalidData, InvalidOption, SchemaMismatch
-from aljava.ipc.bounds import Rows, bounds_in_order, collector, zone_type
+from aljava.ipc.bounds import Cuts, Rows, bounds_in_order, collector, zone_type
 from aljava.ipc.pruning import Pruner
 
 KEY = b"aljava.zones"
@@ -210,9 +210,10 @@ class ZoneBuilder:
 
     def _describe(self, batch: pa.RecordBatch, offset: int, starts: Rows) -> None:
         self._skip_blank()
+        cuts = Cuts(starts, batch.num_rows)
         for index, column in self._collectors:
-            column.add(batch.column(index), starts)
-        self._places.append((self._batches, offset + starts, np.diff(starts, append=batch.num_rows)))
+            column.add(batch.column(index), cuts)
+        self._places.append((self._batches, offset + starts, cuts.lengths))
         self._worth_keeping = True
 
     def _skip_blank(self) -> None:
