@@ -10,6 +10,7 @@ A bound is true, not tight: every value lies between `min` and `max`, but need n
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ _BYTES = {
 }  # fmt: skip
 
 
+@lru_cache(1024)
 def bounds_type(type: pa.DataType) -> pa.DataType | None:
     """Return the type that the bounds of a column have, or None if its values have no order.
 
@@ -72,6 +74,7 @@ def bounds_type(type: pa.DataType) -> pa.DataType | None:
     return type if _has_offsets(type) else None
 
 
+@lru_cache(1024)
 def zone_type(type: pa.DataType) -> pa.StructType:
     """Return the type of what is kept of a column for each zone: `struct<min, max, nulls>`, or only `nulls`.
 
@@ -100,10 +103,12 @@ def sort_order(array: pa.Array) -> Rows:
     return np.asarray(pc.sort_indices(comparable(array))).astype(np.int64)
 
 
-def bounds_in_order(minima: pa.Array, maxima: pa.Array) -> bool:
+def are_in_order(minima: pa.Array, maxima: pa.Array) -> bool:
     """Return whether no minimum lies above its maximum, and none is NaN; both arrays of one `bounds_type`."""
-    minima, maxima = comparable(minima), comparable(maxima)
-    return bool(pc.all(pc.less_equal(minima, maxima), min_count=0).as_py())
+    if _dtype(minima.type) is not None and not minima.null_count and not maxima.null_count:
+        dtype = np.dtype(_dtype(minima.type))
+        return bool((_fixed_width(minima, dtype) <= _fixed_width(maxima, dtype)).all())
+    return bool(pc.all(pc.less_equal(comparable(minima), comparable(maxima)), min_count=0).as_py())
 
 
 class Cuts:
@@ -155,9 +160,9 @@ class Collector(ABC):
         """Return the arrays of minima and of maxima."""
 
     def finish(self) -> pa.StructArray:
-        """Return what was gathered, one row a zone, as `zone_type` of the column's type."""
-        nulls = np.concatenate([np.empty(0, np.int64), *self._nulls])
-        arrays = [*self._ends(), pa.array(nulls, mask=nulls < 0)]
+        """Return what was gathered, one row for each of at least one zone, as `zone_type` of the column's type."""
+        nulls = _joined(self._nulls)
+        arrays = [*self._ends(), _from_values(pa.int64(), nulls, nulls >= 0)]
         return pa.StructArray.from_arrays(arrays, fields=list(self._zone_type))
 
 
@@ -204,7 +209,7 @@ class _FixedWidth(Collector):
         validity = _validity(array)
         nulls = self._count_nulls(array, validity, cuts)
         known = cuts.all if validity is None else nulls < cuts.lengths
-        if not known.any():
+        if validity is not None and not known.any():
             self._append(self._nothing(len(cuts)), self._nothing(len(cuts)), known, nulls)
             return
         minima, maxima = self._measure(array, validity, cuts)
@@ -232,15 +237,13 @@ class _FixedWidth(Collector):
         return _reduce(values.astype(np.float32) if values.dtype == np.float16 else values, validity, cuts.starts)
 
     def _ends(self) -> list[pa.Array]:
-        known = np.concatenate([np.empty(0, np.bool_), *self._known])
-        return [self._array(chunks, known) for chunks in (self._minima, self._maxima)]
+        known = _joined(self._known)
+        return [self._array(_joined(chunks), known) for chunks in (self._minima, self._maxima)]
 
-    def _array(self, chunks: list[npt.NDArray[Any]], known: Mask) -> pa.Array:
-        values = np.concatenate([self._nothing(0), *chunks]).astype(self._blank.dtype, copy=False)
+    def _array(self, values: npt.NDArray[Any], known: Mask) -> pa.Array:
         if pa.types.is_boolean(self._bound):
             values = np.packbits(values, bitorder="little")
-        buffers = [pa.py_buffer(np.packbits(known, bitorder="little")), pa.py_buffer(values)]
-        return pa.Array.from_buffers(self._bound, len(known), buffers)
+        return _from_values(self._bound, values.astype(self._blank.dtype, copy=False), known)
 
 
 class _Decimal(_FixedWidth):
@@ -466,8 +469,7 @@ def _reduce(values: npt.NDArray[Any], validity: Mask | None, starts: Rows) -> tu
         least, most = (-np.inf, np.inf) if values.dtype.kind == "f" else _range(values.dtype)
         lowest = np.where(validity, values, values.dtype.type(most))
         highest = np.where(validity, values, values.dtype.type(least))
-    with np.errstate(invalid="ignore"):
-        return np.minimum.reduceat(lowest, starts), np.maximum.reduceat(highest, starts)
+    return np.minimum.reduceat(lowest, starts), np.maximum.reduceat(highest, starts)
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[int, int]:
@@ -499,10 +501,21 @@ def _same_memory(one: pa.Array, other: pa.Array) -> bool:
     return len(one) == len(other) and one.offset == other.offset and places(one) == places(other)
 
 
+def _joined(chunks: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+def _from_values(type: pa.DataType, values: npt.NDArray[Any], known: Mask) -> pa.Array:
+    """Return an array over values that lie as Arrow lays them out, null where not known."""
+    validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(type, len(known), [validity, pa.py_buffer(values)])
+
+
 def _fixed_width(array: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
 
 
+@lru_cache(1024)
 def _dtype(type: pa.DataType) -> str | None:
     """Return the NumPy type that has a type's bytes and its order, or None."""
     if pa.types.is_decimal32(type):
