@@ -27,7 +27,7 @@ import pyarrow as pa
 from aljava.ipc.message import CONTINUATION
 from aljava.ipc.metadata import Int64s, MessageHeader, decode_message
 
-Part: TypeAlias = pa.Buffer | bytes | None
+Part: TypeAlias = pa.Buffer | None
 """The bytes of one buffer; None where it is empty."""
 
 VIEW_LIMIT = 1 << 30
@@ -267,7 +267,9 @@ def messages(parts: Sequence[Any]) -> Iterator[tuple[bytes, MessageHeader, list[
         yield metadata, header, buffers
 
 
-def lower(header: MessageHeader, buffers: list[Part], plan: Plan, remaps: Mapping[int, Int64s] | None = None) -> Lowered:
+def lower(
+    header: MessageHeader, buffers: list[Part], plan: Plan, remaps: Mapping[int, Int64s] | None = None
+) -> Lowered:
     """Cut the buffers of one batch to the bytes of its rows.
 
     Args:
@@ -294,8 +296,8 @@ def lower(header: MessageHeader, buffers: list[Part], plan: Plan, remaps: Mappin
         last = 0 if offsets is None else int.from_bytes(offsets[offsets.size - width : offsets.size], "little")
         if have[number] > last:
             fixed[number] = _cut(fixed[number], last)
-    for index in plan.indices if remaps else ():
-        mapping, part = remaps.get(index.buffer), fixed[index.buffer]
+    for index in plan.indices:
+        mapping, part = (remaps or {}).get(index.buffer), fixed[index.buffer]
         if mapping is not None and len(mapping) and part is not None:
             # What stands under a null can be any number.
             old = np.frombuffer(part, index.dtype).astype(np.int64)
@@ -427,9 +429,7 @@ def _merge(table: Any, rows: Any) -> tuple[Any, list[tuple[int, int, int]], Any]
     return places, pieces, places[stretch] + (low - starts_at[stretch])
 
 
-def _split_views(
-    buffers: list[Part], views: list[int], variadic: Sequence[int]
-) -> tuple[list[Part], list[list[Part]]]:
+def _split_views(buffers: list[Part], views: list[int], variadic: Sequence[int]) -> tuple[list[Part], list[list[Part]]]:
     fixed: list[Part] = []
     data: list[list[Part]] = []
     at = 0
@@ -477,7 +477,9 @@ def children(kind: Any) -> list[Any]:
 def contains(kind: Any, wanted: Any) -> bool:
     """Whether a type, or one nested in it, is wanted. The values of dictionaries are not looked at."""
     kind = _storage(kind)
-    return wanted(kind) or (not pa.types.is_dictionary(kind) and any(contains(child, wanted) for child in children(kind)))
+    return wanted(kind) or (
+        not pa.types.is_dictionary(kind) and any(contains(child, wanted) for child in children(kind))
+    )
 
 
 def _storage(kind: Any) -> Any:

@@ -17,8 +17,6 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from aljava.errors import InvalidData
 from aljava.ipc.metadata import SCHEMA, MessageHeader, decode_message
 
@@ -202,7 +200,7 @@ def read_encapsulated(source: Any) -> tuple[bytes, Any, Any] | None:
     length = int.from_bytes(prefix[-4:], "little", signed=True)
     if len(prefix) == 8 and length == 0:
         return None
-    if length < 8 or len(prefix) < 8 and length > MOST_LEGACY_METADATA:
+    if length < 8 or (len(prefix) < 8 and length > MOST_LEGACY_METADATA):
         raise InvalidData(f"a message claims {length} bytes of metadata: this is no Arrow stream.")
     metadata = _read(source, length, "the metadata of a message")
     return prefix, metadata, _read(source, decode_message(metadata).body_length, "the body of a message")

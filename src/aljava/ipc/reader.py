@@ -441,7 +441,7 @@ def _as_buffer(source: Any) -> Any:
 
 def _read_footer(file: Any, end: int | None) -> Footer:
     size = file.size()
-    end = size if not end else end
+    end = end or size
     if end > size:
         raise InvalidOption(f"footer_offset is {end}, the source has {size} bytes.")
     tail = bytes(file.read_at(10, end - 10)) if end >= 10 else b""
@@ -460,7 +460,8 @@ def _read_footer(file: Any, end: int | None) -> Footer:
     start_at = end - 10 - length
     if length <= 0 or start_at < len(MAGIC):
         raise InvalidData(
-            f"the footer claims {length} of {end} bytes: the end of the file is damaged. `aljava repair` writes a new one."
+            f"the footer claims {length} of {end} bytes: the end of the file is damaged. `aljava repair` "
+            "writes a new one."
         )
     return decode_footer(file.read_at(length, start_at), start_at)
 

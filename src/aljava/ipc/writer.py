@@ -16,9 +16,9 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,10 @@ from aljava.ipc.lowering import Lowered, Plan, Sink, lower, messages, prepare
 from aljava.ipc.message import END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
 from aljava.ipc.metadata import DICTIONARY, Block, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
+from aljava.ipc.zones import ZoneBuilder
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Piece: TypeAlias = Any
 """Some bytes to be written: `bytes` or a `pyarrow.Buffer`."""
@@ -65,9 +69,8 @@ class WriteOptions:
     shrink by a tenth or more, the others stay raw."""
     raw: tuple[str, ...] = ()
     """Columns that are never compressed, so that a reader can map them."""
-    statistics: bool | tuple[str, ...] = True
-    """Whether a file describes its columns (min, max, null count) for readers that skip what a filter rules out; or
-    the columns to describe."""
+    statistics: bool = True
+    """Whether a file describes its columns (min, max, null count) for readers that skip what a filter rules out."""
     checksums: bool = True
     """Whether a file carries the XXH3-64 of each message."""
     unify_dictionaries: bool = True
@@ -82,12 +85,9 @@ class WriteOptions:
 
     def __post_init__(self) -> None:
         Compression.parse(self.compression)
-        for name in ("raw", "statistics"):
-            columns = getattr(self, name)
-            if isinstance(columns, str):
-                raise InvalidOption(f"{name} names columns in a tuple; got the text {columns!r}.")
-            if not isinstance(columns, bool | tuple):
-                object.__setattr__(self, name, tuple(columns))
+        if isinstance(self.raw, str):
+            raise InvalidOption(f"raw names columns in a tuple; got the text {self.raw!r}.")
+        object.__setattr__(self, "raw", tuple(self.raw))
         if self.batch_rows is not None and self.batch_rows < 1:
             raise InvalidOption(f"batch_rows is at least 1; got {self.batch_rows}.")
 
@@ -161,7 +161,9 @@ class _Writing:
         elif isinstance(table_or_batch, pa.RecordBatchReader):
             self.write_batches(table_or_batch)
         else:
-            raise ValueError(f"a writer takes a pyarrow RecordBatch, Table or RecordBatchReader; got {type(table_or_batch)}")
+            raise ValueError(
+                f"a writer takes a pyarrow RecordBatch, Table or RecordBatchReader; got {type(table_or_batch)}"
+            )
 
     def write_batch(self, batch: Any, custom_metadata: Any = None) -> None:
         """Write one record batch; it has reached the sink when this returns.
@@ -195,10 +197,9 @@ class _Writing:
             super().write_table(table, max_chunksize)  # type: ignore[misc]
             return
         if engine.unifier is not None and any(pa.types.is_dictionary(kind) for kind in table.schema.types):
-            try:
+            # Those with nulls, or of nested values, are unified batch by batch.
+            with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 table = table.unify_dictionaries()
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                pass  # dictionaries with nulls, or of nested values: they are unified batch by batch
         self._write(table.to_batches(max_chunksize=max_chunksize or engine.settings.batch_rows), None)
 
     def close(self) -> None:
@@ -251,7 +252,8 @@ class _Writing:
             raise TypeError(f"a writer takes a pyarrow.RecordBatch; got {type(batch).__name__}")
         plan = engine.plan
         error: SchemaMismatch | None = None
-        remaps, changed = None, {}
+        remaps: dict[int, Any] = {}
+        changed: dict[int, Any] = {}
         batch = prepare(batch, plan)
         try:
             super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
@@ -376,7 +378,11 @@ class Layout:
 
 
 def lay_out(
-    schema: Any, batches: Iterable[Any], options: WriteOptions | None = None, metadata: Any = None, page_offsets: bool = False
+    schema: Any,
+    batches: Iterable[Any],
+    options: WriteOptions | None = None,
+    metadata: Any = None,
+    page_offsets: bool = False,
 ) -> Layout:
     """Plan an uncompressed IPC file without copying the batches.
 
@@ -462,6 +468,7 @@ class _Engine:
         """Messages, record batches, dictionary batches, deltas, replaced dictionaries: as `pyarrow.ipc.WriteStats`."""
         unified = is_file and settings.unify_dictionaries and bool(self.plan.values)
         self.unifier = Unifier(self.plan) if unified else None
+        self._zones = ZoneBuilder(schema) if is_file and settings.statistics else None
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
 
@@ -483,8 +490,12 @@ class _Engine:
 
     def put(self, batch: Any, messages: list[tuple[Lowered, Packing]]) -> None:
         """Write a batch with its dictionaries."""
+        is_compressed = False
         for lowered, packing in messages:
-            self.put_message(lowered, *packing.result())
+            packed, is_compressed = packing.result()
+            self.put_message(lowered, packed, is_compressed)
+        if self._zones is not None:
+            self._zones.add(batch, compressed=is_compressed)
 
     def put_message(self, lowered: Lowered, packed: list[Packed], is_compressed: bool) -> None:
         """Write one message."""
@@ -520,6 +531,8 @@ class _Engine:
         """The end of a file, behind the end of its stream."""
         blocks = [block for blocks in self._dictionaries.values() for block in blocks]
         entries = list(self._metadata)
+        if self._zones is not None:
+            entries += self._zones.finish().items()
         if self.settings.checksums:
             listed = {block.offset for block in (*blocks, *self._batches)}
             digests = {offset: future.result() for offset, future in self._digests.items() if offset in listed}
