@@ -79,7 +79,8 @@ def break_off(place, content: bytes) -> None:
             sink.write(content)
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, write)
+    with pytest.raises(ZeroDivisionError):
+        write()
 
 
 class TestEveryPlace:
