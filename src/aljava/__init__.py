@@ -8,10 +8,12 @@ from aljava.api import Written, open, read, write
 from aljava.dataset import Dataset
 from aljava.errors import AljavaError
 from aljava.objects import dumps, loads
+from aljava.store import Store
 
 __all__ = [
     "AljavaError",
     "Dataset",
+    "Store",
     "Written",
     "dumps",
     "ipc",

@@ -23,6 +23,9 @@ class Place(ABC):
     #: Whether each read is a request to another machine.
     remote: bool = False
 
+    #: Whether `write` wants a table as it is, where there is one: shared memory copies it in one go.
+    takes_tables: bool = False
+
     @abstractmethod
     def source(self) -> pa.NativeFile:
         """The bytes, for random access, without copying them where the place allows.
@@ -44,11 +47,11 @@ class Place(ABC):
         """
         yield self.source()
 
-    def write(self, rows: pa.RecordBatchReader, options: Any, *, create: bool = False, durable: bool = False) -> int:
+    def write(self, rows: Any, options: Any, *, create: bool = False, durable: bool = False) -> int:
         """Puts a payload here, whole or not at all.
 
         Args:
-            rows: the record batches, taken one by one.
+            rows: the record batches, taken one by one; a `pyarrow.Table` where the place takes those.
             options: how they are written.
             create: fail if something stands here already.
             durable: do not return before the bytes would survive a loss of power.
