@@ -5,6 +5,7 @@ import aljava
 PUBLIC = [
     "AljavaError",
     "Dataset",
+    "Store",
     "Written",
     "dumps",
     "ipc",

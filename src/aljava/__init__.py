@@ -10,6 +10,7 @@ from aljava.api import Written, open, read, write
 from aljava.dataset import Dataset
 from aljava.errors import AljavaError
 from aljava.objects import dumps, loads
+from aljava.store import Store
 
 if TYPE_CHECKING:
     from aljava.queries import attach, sql
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AljavaError",
     "Dataset",
+    "Store",
     "Written",
     "attach",
     "dumps",

@@ -87,6 +87,11 @@ def to_table(data: Any) -> pa.Table:
     raise UnsupportedType(f"{_name(data)} is not table-like. Aljava takes {ACCEPTED}.")
 
 
+def is_in_memory(data: Any) -> bool:
+    """Whether all of table-like data is here already, so that `to_table` makes nothing large."""
+    return isinstance(data, pa.Table | pa.RecordBatch | Mapping) or _is_frame(data)
+
+
 def regroup(reader: pa.RecordBatchReader, rows: int | None = None, split: bool = True) -> Iterator[pa.RecordBatch]:
     """The same rows in batches of a sensible size: small ones are gathered, and large ones split.
 

@@ -20,6 +20,9 @@ class Place(ABC):
     #: Whether what is written can be found again by its end. Where not (a pipe), payloads are IPC streams.
     seekable: bool = True
 
+    #: Whether `write` wants a table as it is, where there is one: shared memory copies it in one go.
+    takes_tables: bool = False
+
     @abstractmethod
     def source(self) -> pa.NativeFile:
         """The bytes, for random access, without copying them where the place allows.
@@ -30,11 +33,11 @@ class Place(ABC):
             InvalidData: what stands here is no payload (a folder, an empty file).
         """
 
-    def write(self, rows: pa.RecordBatchReader, options: Any, *, create: bool = False, durable: bool = False) -> int:
+    def write(self, rows: Any, options: Any, *, create: bool = False, durable: bool = False) -> int:
         """Puts a payload here, whole or not at all.
 
         Args:
-            rows: the record batches, taken one by one.
+            rows: the record batches, taken one by one; a `pyarrow.Table` where the place takes those.
             options: how they are written.
             create: fail if something stands here already.
             durable: do not return before the bytes would survive a loss of power.
