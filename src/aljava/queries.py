@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset
 
 from aljava import api, frames
 from aljava.dataset import Dataset
@@ -69,8 +70,8 @@ def sql(
         >>> _ = api.write({"day": [1, 1, 2], "price": [0.5, 1.5, 2.5]}, address)
         >>> sql(f"select day, avg(price) from '{address}' group by day order by day").fetchall()
         [(1, 1.0), (2, 2.5)]
-        >>> days = {"day": [1, 2], "name": ["Monday", "Tuesday"]}
-        >>> sql(f"select name from '{address}' join days using (day) where price > ?", parameters=[2], days=days).fetchall()
+        >>> query = f"select name from '{address}' join days using (day) where price > ?"
+        >>> sql(query, parameters=[2], days={"day": [1, 2], "name": ["Monday", "Tuesday"]}).fetchall()
         [('Tuesday',)]
     """
     if not isinstance(query, str):
@@ -164,6 +165,7 @@ class _Script:
     ) -> None:
         self._connection = connection
         self._tables = tables
+        self._names: set[str] = set()
         self._scope = scope or {"__builtins__": {}}
         self._translates = translates
 
@@ -179,13 +181,13 @@ class _Script:
         """The relation over the last statement, after the others have run; None if there is no statement."""
         result = None
         for text, values in self._statements(query, parameters):
-            result = self._run_one(text, partial(duckdb.DuckDBPyConnection.sql, params=values, **options))
+            result = self._run_one(text, values, partial(_relation, **options))
         return result
 
     def execute(self, query: Any, parameters: Any) -> duckdb.DuckDBPyConnection:
         """Runs all statements; the connection then holds the rows of the last."""
         for text, values in self._statements(query, parameters):
-            self._run_one(text, partial(duckdb.DuckDBPyConnection.execute, parameters=values))
+            self._run_one(text, values, _execution)
         return self._connection
 
     def _statements(self, query: Any, parameters: Any) -> Iterator[tuple[str, Any]]:
@@ -194,6 +196,8 @@ class _Script:
         else:
             with self._explained([]):
                 statements = self._connection.extract_statements(query)
+        # Of the whole script, since one statement can run another: PREPARE, then EXECUTE.
+        self._names = {name for statement in statements for name in quoted_names(statement.query)}
         for statement in statements:
             values = parameters
             if len(statements) > 1 and not statement.named_parameters:
@@ -202,45 +206,45 @@ class _Script:
                 values = {name: parameters[name] for name in statement.named_parameters if name in parameters}
             yield statement.query.strip(), values
 
-    def _run_one(self, text: str, run: Callable[..., Any]) -> Any:
+    def _run_one(self, text: str, values: Any, verb: "_Verb") -> Any:
         copied = copy_to(text)
         if copied and _is_for_aljava(copied):
-            return self._copy(copied, run)
+            return self._copy(copied, values, verb)
         view = create_view(text)
         if view:
-            return self._create(view, text, run)
-        return self._seen(text, run)
+            return self._create(view, text, values, verb)
+        return self._seen(text, values, verb)
 
-    def _seen(self, text: str, run: Callable[..., Any], sources: Mapping[str, AddressTable] | None = None) -> Any:
-        """Runs one statement in the sight of what its quoted names may be."""
-        if sources is None:
-            sources = {name: AddressTable(name) for name in self._addresses(text)}
+    def _seen(self, text: str, values: Any, verb: "_Verb", addresses: Mapping[str, AddressTable] | None = None) -> Any:
+        """Runs one statement in the sight of the tables, and of what its quoted names may be."""
+        if addresses is None:
+            addresses = {name: AddressTable(name) for name in self._addresses()}
         # SQL does not tell Trades from trades, a Python variable's name does.
         spelled = {name.lower(): value for name, value in self._tables.items()}
         words = {token.name or token.text for token in tokens(text)}
         respelled = {word: spelled[word.lower()] for word in words if word.lower() in spelled}
-        tables = {**sources, **respelled, **self._tables}
+        tables = {**addresses, **respelled, **self._tables}
         with self._explained([table for table in tables.values() if isinstance(table, AddressTable)]):
-            return self._seeing(tables, partial(run, self._connection, text))
+            return self._seeing(tables, verb(self._connection, text, values))
 
     def _seeing(self, tables: Mapping[str, Any], call: Callable[[], Any]) -> Any:
         # A frame of its own: DuckDB sees the variables of the Python code that calls it.
         return eval(f"{_CALL}()", dict(self._scope), {**tables, _CALL: call})
 
-    def _addresses(self, text: str) -> list[str]:
+    def _addresses(self) -> list[str]:
         return [
             name
-            for name in quoted_names(text)
-            if name and not is_left_to_duckdb(name) and name not in self._tables and name not in self._scope
+            for name in self._names
+            if not is_left_to_duckdb(name) and name not in self._tables and name not in self._scope
         ]
 
-    def _create(self, view: CreateView, text: str, run: Callable[..., Any]) -> Any:
+    def _create(self, view: CreateView, text: str, values: Any, verb: "_Verb") -> Any:
         """Creates a view. DuckDB keeps the text of a view alone; one over addresses has to keep these too."""
-        sources = {name: AddressTable(name, live=True) for name in self._addresses(view.body)}
-        relation = self._seen(view.body, duckdb.DuckDBPyConnection.sql, sources)
+        addresses = {name: AddressTable(name, live=True) for name in self._addresses()}
+        relation = self._seen(view.body, values, _relation, addresses)
         used = {word.text.lower() for word in tokens(view.body)} & {name.lower() for name in self._tables}
-        if not used and not any(source.is_read for source in sources.values()):
-            return self._seen(text, run)
+        if not used and not any(table.is_read for table in addresses.values()):
+            return self._seen(text, values, verb)
         name = view.name[-1]
         if len(view.name) > 1 and not view.is_temporary:
             raise QueryError(
@@ -255,7 +259,7 @@ class _Script:
         else:
             with self._explained([]):
                 relation.create_view(name, replace=view.replaces)
-        return self._seen("select null::bigint as Count where false", run)
+        return self._seen("select null::bigint as Count where false", None, verb)
 
     def _has(self, name: str) -> bool:
         """Whether the connection's catalog holds a table or view that is called so."""
@@ -266,16 +270,16 @@ class _Script:
             return False
         return True
 
-    def _copy(self, copied: CopyTo, run: Callable[..., Any]) -> Any:
+    def _copy(self, copied: CopyTo, values: Any, verb: "_Verb") -> Any:
         unknown = set(copied.options) - {"format", "compression"}
         if unknown:
             raise QueryError(
                 f"COPY to {copied.target!r} has the option {min(unknown)!r}: for Arrow there are FORMAT and COMPRESSION"
             )
-        keywords = {"params": run.keywords.get("params", run.keywords.get("parameters"))}  # type: ignore[attr-defined]
-        relation = self._seen(copied.body, partial(duckdb.DuckDBPyConnection.sql, **keywords))
-        written = api.write(relation, copied.target, compression=copied.options.get("compression", "auto"))
-        return self._seen(f"select {written.rows}::bigint as Count", run)
+        with self._explained([]):
+            relation = self._seen(copied.body, values, _relation)
+            written = api.write(relation, copied.target, compression=copied.options.get("compression", "auto"))
+        return self._seen(f"select {written.rows}::bigint as Count", None, verb)
 
     @contextmanager
     def _explained(self, sources: Iterable[AddressTable]) -> Iterator[None]:
@@ -314,6 +318,19 @@ def translated(error: duckdb.Error) -> Exception:
     return QueryError(str(error))
 
 
+#: A way to run one statement: from a connection, the statement and its parameters to a call without arguments. The
+#: call is one of C, as every Python function would bring a frame of its own, and its variables.
+_Verb = Callable[[duckdb.DuckDBPyConnection, str, Any], Callable[[], Any]]
+
+
+def _relation(connection: duckdb.DuckDBPyConnection, text: str, values: Any, **options: Any) -> Callable[[], Any]:
+    return partial(duckdb.DuckDBPyConnection.sql, connection, text, params=values, **options)
+
+
+def _execution(connection: duckdb.DuckDBPyConnection, text: str, values: Any) -> Callable[[], Any]:
+    return partial(duckdb.DuckDBPyConnection.execute, connection, text, values)
+
+
 # The name under which a call stands in the frame that it is made from: no identifier of a query can be it by accident.
 _CALL = "__aljava_call__"
 
@@ -332,16 +349,17 @@ def _as_table(value: Any, connection: duckdb.DuckDBPyConnection) -> Any:
         return AddressTable(value)
     if isinstance(value, duckdb.DuckDBPyRelation):
         return value if _can_read(connection, value) else _Stream(value)
-    if isinstance(value, pa.RecordBatchReader | pa.Table) or _is_lazy(value):
-        return value
-    if hasattr(value, "__arrow_c_stream__"):
+    if hasattr(value, "__arrow_c_stream__") or _takes_filters(value):
         return value
     return frames.to_table(value)
 
 
-def _is_lazy(value: Any) -> bool:
-    """Whether DuckDB pushes columns and filters into it: datasets and scanners of pyarrow, lazy frames of Polars."""
-    return type(value).__name__ in ("LazyFrame", "Scanner") or isinstance(value, pa.dataset.Dataset)
+def _takes_filters(value: Any) -> bool:
+    """Whether DuckDB pushes columns and filters into it."""
+    polars = sys.modules.get("polars")
+    return isinstance(value, pyarrow.dataset.Dataset | pyarrow.dataset.Scanner) or (
+        polars is not None and isinstance(value, polars.LazyFrame)
+    )
 
 
 def _can_read(connection: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation) -> bool:

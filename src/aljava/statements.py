@@ -169,7 +169,9 @@ def _options(words: list[Token]) -> dict[str, str]:
     while words:
         end = next((at for at, word in enumerate(words) if word.text == ","), len(words))
         if end > 2 or end == 0:
-            raise QueryError(f"the options of COPY read {' '.join(word.text for word in words)!r}: give NAME VALUE pairs")
+            raise QueryError(
+                f"the options of COPY read {' '.join(word.text for word in words)!r}: give NAME VALUE pairs"
+            )
         options[words[0].text.lower()] = (words[1].name or words[1].text) if end == 2 else "true"
         words = words[end + 1 :]
     return options
