@@ -2,6 +2,20 @@
 
 import aljava
 
+PUBLIC = [
+    "AljavaError",
+    "Dataset",
+    "Written",
+    "dumps",
+    "ipc",
+    "loads",
+    "open",
+    "read",
+    "write",
+]
+
 
 def test_public_names() -> None:
-    assert sorted(aljava.__all__) == sorted(name for name in vars(aljava) if name in aljava.__all__)
+    assert sorted(aljava.__all__) == PUBLIC
+    for name in PUBLIC:
+        assert getattr(aljava, name) is not None

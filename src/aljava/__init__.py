@@ -4,7 +4,20 @@ One payload, many places: `write(table, place)` and `read(place)`.
 """
 
 from aljava import ipc
+from aljava.api import Written, open, read, write
+from aljava.dataset import Dataset
 from aljava.errors import AljavaError
+from aljava.objects import dumps, loads
 
-__all__ = ["AljavaError", "ipc"]
+__all__ = [
+    "AljavaError",
+    "Dataset",
+    "Written",
+    "dumps",
+    "ipc",
+    "loads",
+    "open",
+    "read",
+    "write",
+]
 __version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""`python -m aljava` is `aljava`."""
+
+from aljava.cli import main
+
+main()

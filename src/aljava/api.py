@@ -1,0 +1,206 @@
+"""The doorway: an address in, a table out; a table in, an address filled."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from aljava import frames, ipc
+from aljava.address import locate
+from aljava.dataset import Dataset, Progress
+from aljava.errors import InvalidOption, NotFound, SchemaMismatch
+from aljava.places.place import Place
+
+MODES = ("replace", "create", "append")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write did."""
+
+    #: Rows written by this call.
+    rows: int
+    #: Record batches written by this call.
+    batches: int
+    #: Bytes written by this call, all framing included.
+    bytes: int
+    #: Wall-clock time of the call.
+    seconds: float
+
+
+def write(
+    data: Any,
+    target: Any,
+    *,
+    compression: str = "auto",
+    mode: str = "replace",
+    batch_rows: int | None = None,
+    statistics: bool = True,
+    checksums: bool = True,
+    metadata: Mapping[str, str] | None = None,
+    durable: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Writes a table to a place, whole or not at all.
+
+    Args:
+        data: anything table-like: a pyarrow Table, RecordBatch, RecordBatchReader or Dataset, a pandas or Polars
+            frame, a DuckDB relation, a dict of arrays, or anything with `__arrow_c_stream__`. What comes batch by
+            batch is written batch by batch: memory stays at a few batches, whatever its length.
+        target: an address: a path, `shm://STORE/KEY`, a writable buffer or an open file.
+        compression: "auto" (buffer by buffer, where it pays), "none", "lz4", "zstd" or "zstd:LEVEL".
+        mode: "replace", "create" (fails if something stands there) or "append".
+        batch_rows: rows in each record batch; by default they are cut and gathered to a sensible number of bytes.
+        statistics: write zone maps (min, max, null count), with which a filter skips what cannot match.
+        checksums: write a checksum of each record batch, with which damage is found.
+        metadata: text to keep with the schema, beside what is there.
+        durable: return only when the bytes would survive a loss of power.
+        progress: called after each batch with the rows done and the rows in all (None where not known).
+
+    Returns:
+        what was written: rows, batches, bytes and seconds.
+
+    Raises:
+        UnsupportedType: `data` is not table-like.
+        AlreadyExists: mode="create", and something stands there.
+        AccessDenied, TransferError, StoreFull: the place cannot take it; what stood there before is intact.
+
+    Example:
+        >>> import tempfile
+        >>> address = tempfile.mkdtemp() + "/trades.arrow"
+        >>> write({"id": [1, 2, 3], "price": [0.5, 1.5, 2.5]}, address).rows
+        3
+        >>> read(address, columns=["price"]).num_rows
+        3
+    """
+    start = time.perf_counter()
+    if mode not in MODES:
+        raise InvalidOption(f"mode {mode!r} is none of {', '.join(MODES)}")
+    if batch_rows is not None and batch_rows < 1:
+        raise InvalidOption(f"batch_rows is {batch_rows}: it must be at least 1")
+    place = locate(target)
+    options = _write_options(compression)
+    reader = frames.to_reader(data)
+    schema = reader.schema
+    if metadata:
+        schema = schema.with_metadata({**(schema.metadata or {}), **_encoded(metadata)})
+    total = data.num_rows if isinstance(data, pa.Table | pa.RecordBatch) else None
+    rows = batches = 0
+
+    def counted(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        nonlocal rows, batches
+        for batch in parts:
+            yield batch.replace_schema_metadata(schema.metadata)
+            rows += batch.num_rows
+            batches += 1
+            if progress:
+                progress(rows, total)
+
+    parts = counted(frames.regroup(reader, batch_rows, split=compression != "none"))
+    if mode == "append":
+        schema, parts = _after_what_is_there(place, schema, parts)
+    written = place.write(
+        pa.RecordBatchReader.from_batches(schema, parts), options, create=mode == "create", durable=durable
+    )
+    return Written(rows, batches, written, time.perf_counter() - start)
+
+
+def read(
+    source: Any,
+    *,
+    columns: Sequence[str] | None = None,
+    filter: Any = None,
+    untrusted: bool = False,
+    progress: Progress | None = None,
+) -> pa.Table:
+    """The table at a place. Arrow IPC files and streams, Feather and Parquet are told apart by their bytes.
+
+    Args:
+        source: an address: a path, `shm://STORE/KEY`, bytes or another buffer, or an open file.
+        columns: names of the columns to read, in this order; all by default.
+        filter: a `pyarrow.compute.Expression` that a row must fulfil.
+        untrusted: check every value, as one must with data from strangers; costs a pass over the data.
+        progress: called after each batch with the rows done and the rows in all (None where not known).
+
+    Returns:
+        a `pyarrow.Table`; raw data of a local file, a buffer or a store is not copied.
+
+    Raises:
+        NotFound: nothing stands there.
+        TruncatedFile: a file without its end.
+        InvalidData: no table, or a damaged one.
+        QueryError: a column that does not exist, a filter that cannot be evaluated.
+
+    Example:
+        >>> import tempfile, pyarrow.compute as pc
+        >>> address = tempfile.mkdtemp() + "/trades.arrow"
+        >>> _ = write({"day": [1, 1, 2], "price": [0.5, 1.5, 2.5]}, address)
+        >>> read(address, columns=["price"], filter=pc.field("day") == 1).to_pydict()
+        {'price': [0.5, 1.5]}
+    """
+    return open(source, untrusted=untrusted).to_table(columns, filter, progress)
+
+
+def open(source: Any, *, untrusted: bool = False) -> Dataset:
+    """The table at a place, read when asked: only the columns and the rows that are wanted.
+
+    Args:
+        source: as in `read`.
+        untrusted: as in `read`.
+
+    Returns:
+        a `Dataset`, with `to_table`, `to_pandas`, `to_polars` and `to_numpy`.
+
+    Raises:
+        NotFound, TruncatedFile, InvalidData: as in `read`.
+
+    Example:
+        >>> import tempfile
+        >>> address = tempfile.mkdtemp() + "/trades.arrow"
+        >>> _ = write({"id": [1, 2, 3]}, address)
+        >>> open(address).to_numpy()
+        {'id': array([1, 2, 3])}
+    """
+    return Dataset(locate(source), untrusted=untrusted)
+
+
+def _encoded(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidOption(f"metadata holds text, and {key!r}: {value!r} is not")
+    return {key.encode(): value.encode() for key, value in metadata.items()}
+
+
+def _write_options(compression: str) -> Any:
+    known = {"auto": "zstd", "zstd": "zstd", "lz4": "lz4", "none": None}
+    if compression not in known:
+        raise InvalidOption(f"compression {compression!r} is none of {', '.join(known)}")
+    return ipc.IpcWriteOptions(compression=known[compression])
+
+
+def _after_what_is_there(
+    place: Place, schema: pa.Schema, added: Iterator[pa.RecordBatch]
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The rows that stand at the place, then the added ones."""
+    try:
+        existing = Dataset(place)
+    except NotFound:
+        return schema, added
+    if not existing.schema.equals(schema):
+        raise SchemaMismatch(
+            f"{place.address} has the columns ({_columns(existing.schema)}), and what is to be appended has "
+            f"({_columns(schema)}): they must be the same"
+        )
+
+    def both() -> Iterator[pa.RecordBatch]:
+        yield from existing.to_reader()
+        for batch in added:
+            yield batch.replace_schema_metadata(existing.schema.metadata)
+
+    return existing.schema, both()
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)

@@ -1,0 +1,41 @@
+"""The `aljava` command: one module a group of commands, each a thin doorway to the library."""
+
+import os
+import sys
+
+import typer
+
+from aljava.errors import AddressError, AljavaError, InvalidOption
+
+app = typer.Typer(
+    name="aljava",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Keep Arrow tables, share them between processes and ship them.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:
+    if version:
+        from aljava import __version__
+
+        typer.echo(f"aljava {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line: exit status 2 for wrong usage, 1 for what failed, and no traceback."""
+    try:
+        app()
+    except AljavaError as error:
+        print(f"aljava: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InvalidOption | AddressError) else 1)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep Python from complaining at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

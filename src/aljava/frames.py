@@ -1,0 +1,201 @@
+"""Whatever the user holds <-> Arrow.
+
+Two doors in: `to_reader` for data that may be longer than memory, `to_table` for data that is here. Both take anything
+table-like: pyarrow's tables, batches, readers and datasets, frames of pandas and Polars, DuckDB relations and results,
+dicts of arrays, and any object with `__arrow_c_stream__` or `__arrow_c_array__`.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from aljava.errors import InvalidOption, UnsupportedType
+
+# A batch of about this size is large enough to keep framing, codecs and threads busy, small enough to be held a few
+# at a time.
+BATCH_BYTES = 32 << 20
+# Input batches under this size are gathered into one.
+SMALL_BATCH_BYTES = 1 << 20
+
+ACCEPTED = (
+    "a pyarrow Table, RecordBatch, RecordBatchReader or Dataset, a pandas or Polars DataFrame, a DuckDB relation, "
+    "a dict of arrays, or an object with __arrow_c_stream__ or __arrow_c_array__"
+)
+
+
+def to_reader(data: Any) -> pa.RecordBatchReader:
+    """The rows of anything table-like, batch by batch.
+
+    Args:
+        data: what the module's docstring lists. A reader, a relation or a dataset is not gathered in memory.
+
+    Raises:
+        UnsupportedType: `data` is not table-like, or a column has no Arrow type.
+
+    Example:
+        >>> to_reader({"id": [1, 2], "category": ["A", "B"]}).read_all().num_rows
+        2
+    """
+    if isinstance(data, pa.RecordBatchReader):
+        return data
+    if _is(data, "pyarrow.dataset", "Dataset", "Scanner"):
+        return (data.scanner() if hasattr(data, "scanner") else data).to_reader()
+    if _is(data, "duckdb", "DuckDBPyRelation", "DuckDBPyConnection"):
+        return data.to_arrow_reader()
+    if _is(data, "polars", "LazyFrame"):
+        return _from_lazy_frame(data)
+    if not isinstance(data, pa.Table) and hasattr(data, "__arrow_c_stream__") and not _is_frame(data):
+        return _columns_only(data, pa.RecordBatchReader.from_stream)
+    return to_table(data).to_reader()
+
+
+def to_table(data: Any) -> pa.Table:
+    """The rows of anything table-like, as one `pyarrow.Table`; a copy is made only where the types differ.
+
+    Args:
+        data: what the module's docstring lists.
+
+    Raises:
+        UnsupportedType: `data` is not table-like, or a column has no Arrow type.
+
+    Example:
+        >>> to_table({"id": [1, 2]}).column_names
+        ['id']
+    """
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    if _is(data, "pandas", "DataFrame"):
+        return _from_pandas(data)
+    if _is(data, "polars", "DataFrame"):
+        return data.to_arrow(compat_level=sys.modules["polars"].CompatLevel.newest())
+    if isinstance(data, Mapping):
+        return _from_mapping(data)
+    if hasattr(data, "__arrow_c_array__") and not hasattr(data, "__arrow_c_stream__"):
+        return _columns_only(data, lambda it: pa.Table.from_batches([pa.record_batch(it)]))
+    if (
+        isinstance(data, pa.RecordBatchReader)
+        or hasattr(data, "__arrow_c_stream__")
+        or _is(data, "pyarrow.dataset", "Dataset", "Scanner")
+        or _is(data, "duckdb", "DuckDBPyRelation", "DuckDBPyConnection")
+        or _is(data, "polars", "LazyFrame")
+    ):
+        return to_reader(data).read_all()
+    raise UnsupportedType(f"{_name(data)} is not table-like. Aljava takes {ACCEPTED}.")
+
+
+def regroup(reader: pa.RecordBatchReader, rows: int | None = None, split: bool = True) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of a sensible size: small ones are gathered, and large ones split.
+
+    Args:
+        reader: the batches.
+        rows: rows in each batch (the last may have fewer). By default the size goes by bytes: what is under 1 MiB is
+            gathered, what is over 64 MiB is cut into pieces of about 32 MiB.
+        split: whether large batches are cut when `rows` is not given. One large raw batch stays one large zero-copy
+            column for whoever maps it.
+
+    Yields:
+        record batches with at least one row; none for data without rows.
+    """
+    held: list[pa.RecordBatch] = []
+    held_rows = held_bytes = 0
+    for batch in reader:
+        pending = batch
+        while pending.num_rows:
+            if rows is not None:
+                piece = pending.slice(0, rows - held_rows)
+            elif split and pending.nbytes > 2 * BATCH_BYTES:
+                pieces = -(-pending.nbytes // BATCH_BYTES)
+                piece = pending.slice(0, max(1, -(-pending.num_rows // pieces)))
+            else:
+                piece = pending
+            pending = pending.slice(piece.num_rows)
+            held.append(piece)
+            held_rows += piece.num_rows
+            held_bytes += piece.nbytes if rows is None else 0
+            if held_rows == rows or (rows is None and held_bytes >= SMALL_BATCH_BYTES):
+                yield _joined(held)
+                held, held_rows, held_bytes = [], 0, 0
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return pa.concat_batches(batches)
+
+
+def _name(data: Any) -> str:
+    return f"{type(data).__module__.partition('.')[0]}.{type(data).__qualname__}".removeprefix("builtins.")
+
+
+def _is(data: Any, module: str, *names: str) -> bool:
+    """Whether `data` is of a class of an optional module, without importing that module."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(data, tuple(getattr(loaded, name) for name in names))
+
+
+def _is_frame(data: Any) -> bool:
+    return _is(data, "pandas", "DataFrame") or _is(data, "polars", "DataFrame")
+
+
+def _columns_only(data: Any, convert: Any) -> Any:
+    try:
+        return convert(data)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UnsupportedType(
+            f"{_name(data)} offers Arrow data that is not made of columns ({error}). Aljava takes {ACCEPTED}."
+        ) from error
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    try:
+        return pa.Table.from_pandas(frame)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        reason = " ".join(str(part) for part in error.args)
+        raise UnsupportedType(
+            f"a column of the pandas frame has no Arrow type: {reason}. "
+            "Convert it, for example with frame.astype({'COLUMN': 'str'})."
+        ) from error
+    except ValueError as error:  # duplicate column names
+        raise UnsupportedType(f"the pandas frame cannot become an Arrow table: {error}") from error
+
+
+def _from_mapping(columns: Mapping[Any, Any]) -> pa.Table:
+    arrays = {}
+    for name, values in columns.items():
+        if not isinstance(name, str):
+            raise UnsupportedType(f"a dict of arrays needs text as keys, and {name!r} is {_name(name)}")
+        try:
+            arrays[name] = _column(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise UnsupportedType(f"column {name!r} has no Arrow type: {error}") from error
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise InvalidOption(f"the columns have different lengths: {lengths}")
+    return pa.table(arrays)
+
+
+def _column(values: Any) -> pa.Array | pa.ChunkedArray:
+    if getattr(values, "ndim", 1) == 2 and type(values).__module__ == "numpy":
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if hasattr(values, "__arrow_c_stream__"):
+        return pa.chunked_array(values)
+    return pa.array(values)
+
+
+def _from_lazy_frame(frame: Any) -> pa.RecordBatchReader:
+    newest = sys.modules["polars"].CompatLevel.newest()
+    schema = frame.limit(0).collect().to_arrow(compat_level=newest).schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for part in frame.collect_batches():
+            yield from part.to_arrow(compat_level=newest).to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())

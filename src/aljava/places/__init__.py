@@ -1,0 +1,1 @@
+"""Where a payload can stand: one small interface (`place.Place`), one module a kind."""

@@ -1,0 +1,208 @@
+"""Files of this machine: read through a memory map, replaced by rename.
+
+::
+
+    write:  .NAME.PID-RANDOM.aljava  (its writer holds a lock on it)  --rename-->  NAME
+
+A writer that dies leaves its temporary file behind, unlocked; the next write in that folder sweeps it.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pyarrow as pa
+
+from aljava.errors import AccessDenied, AddressError, AlreadyExists, InvalidData, NotFound, TransferError
+from aljava.places.place import Place
+
+TEMPORARY = ".aljava"
+
+
+class LocalFile(Place):
+    """A file of this machine.
+
+    Args:
+        path: where it is. Symbolic links are followed: the file they point to is read or replaced.
+
+    Example:
+        >>> import tempfile
+        >>> place = LocalFile(tempfile.mkdtemp() + "/greeting")
+        >>> with place.sink() as sink:
+        ...     _ = sink.write(b"ol\\xc3\\xa1")
+        >>> place.source().read().decode()
+        'olá'
+    """
+
+    def __init__(self, path: str | bytes | os.PathLike[Any]) -> None:
+        self.path = os.fsdecode(path)
+        self.address = self.path.encode("utf-8", "backslashreplace").decode()
+        if "\0" in self.path:
+            raise AddressError(f"{self.path!r} has a NUL character, which no file name can hold")
+
+    def source(self) -> pa.NativeFile:
+        with self._explained("read"):
+            # Not blocking: opening a named pipe that nobody writes would hang here.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                status = os.fstat(descriptor)
+                if stat.S_ISDIR(status.st_mode):
+                    raise InvalidData(f"{self.address} is a folder, where a file is expected: name a file in it")
+                if not stat.S_ISREG(status.st_mode):
+                    raise InvalidData(f"{self.address} is not a regular file but a {_kind(status.st_mode)}")
+                if status.st_size == 0:
+                    raise InvalidData(f"{self.address} is empty (0 bytes): its writer has not finished, or failed")
+                # By descriptor: this is the very file that was looked at, and its name may be any bytes.
+                return pa.memory_map(f"/dev/fd/{descriptor}")
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def sink(self, *, create: bool = False, durable: bool = False) -> Iterator[Any]:
+        target = os.path.realpath(self.path)
+        folder, name = os.path.split(target)
+        with self._explained("written"):
+            if os.path.isdir(target):
+                raise AlreadyExists(f"{self.address} is a folder: name a file in it")
+            if create and os.path.lexists(target):
+                raise self._exists()
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(os.stat(target).st_mode):
+                    raise AlreadyExists(f"{self.address} is not a regular file, and Aljava does not replace it")
+            _sweep(folder)
+            temporary, descriptor = _claim(folder, name)
+            committed = False
+            try:
+                with suppress(FileNotFoundError):
+                    os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode))
+                with open(descriptor, "wb", buffering=0, closefd=False) as raw:
+                    yield _WholeWrites(raw)
+                if durable:
+                    os.fsync(descriptor)
+                if create:
+                    try:
+                        os.link(temporary, target)
+                    except FileExistsError:
+                        raise self._exists() from None
+                    os.unlink(temporary)
+                else:
+                    os.rename(temporary, target)
+                committed = True
+                if durable:
+                    _sync_folder(folder)
+            finally:
+                if not committed:
+                    with suppress(FileNotFoundError):
+                        os.unlink(temporary)
+                os.close(descriptor)
+
+    def _exists(self) -> AlreadyExists:
+        return AlreadyExists(f'{self.address} exists already, and mode="create" does not replace it')
+
+    @contextmanager
+    def _explained(self, done: str) -> Iterator[None]:
+        """Turns the system's errors into ours, which say what to do."""
+        try:
+            yield
+        except (AlreadyExists, InvalidData, NotFound, AccessDenied, TransferError):
+            raise
+        except FileNotFoundError as error:
+            if done == "written":
+                raise NotFound(f"{self.address} cannot be written: the folder does not exist; make it first") from error
+            raise NotFound(f"{self.address} does not exist") from error
+        except (PermissionError, NotADirectoryError) as error:
+            raise AccessDenied(f"{self.address} cannot be {done}: {error.strerror}") from error
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                raise AccessDenied(f"{self.address} cannot be written: the file system is read-only") from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise TransferError(
+                    f"{self.address} cannot be written: no space left; nothing was changed. Free some and try again"
+                ) from error
+            raise TransferError(f"{self.address} cannot be {done}: {error.strerror or error}") from error
+
+
+class _WholeWrites:
+    """An unbuffered file whose `write` takes everything: the kernel may take a part, and must be asked again."""
+
+    closed = False
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view):
+            done += self._raw.write(view[done : done + (1 << 30)])
+        return done
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._raw.tell())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """The place closes the file when it appears."""
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFIFO: "named pipe",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "character device",
+        stat.S_IFBLK: "block device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def _claim(folder: str, name: str) -> tuple[str, int]:
+    """A new temporary file beside the target, locked for as long as its writer lives."""
+    # 255 bytes is the limit of common file systems; the target's own name may use all of it.
+    stem = os.fsdecode(os.fsencode(name)[:180])
+    while True:
+        path = os.path.join(folder, f".{stem}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
+                os.close(descriptor)
+                os.unlink(path)
+                raise
+            return path, descriptor  # a file system without locks: never swept either
+        # A sweep that came between the two calls took it for a dead writer's.
+        if os.fstat(descriptor).st_nlink:
+            return path, descriptor
+        os.close(descriptor)
+
+
+def _sweep(folder: str) -> None:
+    """Removes the temporary files of writers that are no more."""
+    with os.scandir(folder or ".") as entries:
+        left = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(TEMPORARY)]
+    for path in left:
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+            finally:
+                os.close(descriptor)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

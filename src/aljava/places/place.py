@@ -1,0 +1,90 @@
+"""The interface of a place: bytes out by random access, bytes in whole or not at all."""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pyarrow as pa
+
+from aljava import ipc
+
+
+class Place(ABC):
+    """Where a payload can stand.
+
+    A place knows how bytes get there and back; it knows nothing of what they mean.
+    """
+
+    #: What a user would call this place, for messages: never with credentials in it.
+    address: str
+    #: Whether what is written can be found again by its end. Where not (a pipe), payloads are IPC streams.
+    seekable: bool = True
+
+    @abstractmethod
+    def source(self) -> pa.NativeFile:
+        """The bytes, for random access, without copying them where the place allows.
+
+        Raises:
+            NotFound: nothing stands here.
+            AccessDenied: the system does not let us.
+            InvalidData: what stands here is no payload (a folder, an empty file).
+        """
+
+    def write(self, rows: pa.RecordBatchReader, options: Any, *, create: bool = False, durable: bool = False) -> int:
+        """Puts a payload here, whole or not at all.
+
+        Args:
+            rows: the record batches, taken one by one.
+            options: how they are written.
+            create: fail if something stands here already.
+            durable: do not return before the bytes would survive a loss of power.
+
+        Returns:
+            the bytes written.
+
+        Raises:
+            AlreadyExists, AccessDenied, TransferError: as `sink`.
+        """
+        new_writer = ipc.new_file if self.seekable else ipc.new_stream
+        with self.sink(create=create, durable=durable) as sink:
+            counting = _Counting(sink)
+            with new_writer(counting, rows.schema, options=options) as writer:
+                for batch in rows:
+                    writer.write_batch(batch)
+            return counting.bytes
+
+    @abstractmethod
+    def sink(self, *, create: bool = False, durable: bool = False) -> AbstractContextManager[Any]:
+        """A binary file object; what is written to it appears here when the context ends, whole or not at all.
+
+        Args:
+            create: fail if something stands here already.
+            durable: do not return before the bytes would survive a loss of power.
+
+        Raises:
+            AlreadyExists: `create`, and something stands here.
+            AccessDenied: the system does not let us.
+            TransferError: the bytes cannot be taken, as on a full disk.
+        """
+
+
+class _Counting:
+    """A sink that counts what goes through it."""
+
+    closed = False
+
+    def __init__(self, sink: Any) -> None:
+        self._sink = sink
+        self.bytes = 0
+
+    def write(self, data: Any) -> int:
+        self._sink.write(data)
+        size = memoryview(data).nbytes
+        self.bytes += size
+        return size
+
+    def flush(self) -> None:
+        """The place flushes at its end."""
+
+    def close(self) -> None:
+        self.closed = True
