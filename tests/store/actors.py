@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -64,15 +65,15 @@ class Actor:
     def _act(work: Callable[[], object], at: Moment | int | None, sent: signal.Signals, writing: int) -> None:
         seen = 0
 
-        def watch(frame: FrameType, event: str, argument: object) -> None:
+        def watch(frame: FrameType, event: str, argument: Any) -> None:
             nonlocal seen
             if not frame.f_code.co_filename.startswith(CODE):
                 return
+            if event.startswith("c_") and argument.__module__ not in ("posix", "fcntl"):
+                return
             when = "before" if event.endswith("call") else "after"
-            name = getattr(argument, "__name__", "") if event.startswith("c_") else frame.f_code.co_name
-            if isinstance(at, int):
-                seen += 1
-            elif (at.when, at.function) == (when, name):
+            name = argument.__name__ if event.startswith("c_") else frame.f_code.co_name
+            if isinstance(at, int) or (at.when, at.function) == (when, name):
                 seen += 1
             else:
                 return

@@ -148,9 +148,12 @@ def test_dictionaries_that_change_become_one(store: Store) -> None:
     assert store["table"]["c"].to_pylist() == store["reader"]["c"].to_pylist() == words
 
 
-def test_a_record_batch_goes_in_and_other_things_do_not(store: Store) -> None:
+def test_anything_table_like_goes_in_and_other_things_do_not(store: Store) -> None:
     store["batch"] = LARGE.to_batches()[0]
-    assert store["batch"].equals(LARGE)
+    store["frame"] = pl.from_arrow(LARGE)
+    store["relation"] = duckdb.from_arrow(LARGE)
+    store["arrays"] = {"n": np.arange(100_000), "x": np.arange(100_000) / 7}
+    assert all(store[key].equals(LARGE) for key in store)
     with pytest.raises(UnsupportedType):
         store["x"] = object()
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from aljava.errors import InvalidOption, KeyNotFound, StoreBusy, StoreError, StoreFull, UnsupportedType
+from aljava.errors import InvalidOption, KeyNotFound, StoreBusy, StoreError, StoreFull
+from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
 from aljava.store.filling import fill
 from aljava.store.folder import SMALL, Folder, check_owner
@@ -132,11 +133,13 @@ class Store(MutableMapping[str, pa.Table]):
     def put(self, data: Any, key: str | None = None) -> str:
         """Stores anything table-like and returns its key.
 
-        A table is copied once, into recycled memory where there is some. A `RecordBatchReader` is written batch by
-        batch as it is read, so that no more than one batch is held besides.
+        A table is copied once, into recycled memory where there is some. A reader, a dataset, a query or a lazy frame
+        is written batch by batch as it is read, so that no more than one batch is held besides; but if it has
+        dictionaries, it is gathered first.
 
         Args:
-            data: An Arrow table, record batch or reader, or anything that can be made one.
+            data: What `aljava.write` takes: Arrow tables, batches, readers and datasets, pandas and Polars frames,
+                DuckDB relations, dicts of arrays, and what offers `__arrow_c_stream__`.
             key: The key to set; without one, a new random key.
 
         Raises:
@@ -146,13 +149,15 @@ class Store(MutableMapping[str, pa.Table]):
         """
         key = uuid.uuid4().hex if key is None else key
         name = file_name(key)
-        reader = _reader(data)
+        rows = to_table(data) if in_memory(data) else to_reader(data)
+        if isinstance(rows, pa.RecordBatchReader) and _must_gather(rows.schema):
+            rows = rows.read_all()
         try:
             with self._folder.writing():
-                if reader is None:
-                    self._put_table(_table(data), name)
+                if isinstance(rows, pa.RecordBatchReader):
+                    self._put_stream(rows, name)
                 else:
-                    self._put_stream(reader, name)
+                    self._put_table(rows, name)
         except FileNotFoundError:
             raise StoreError(f"{self.path}: the store was destroyed while {key!r} was being put") from None
         return key
@@ -339,15 +344,9 @@ def _root(*, shared: bool) -> str:
     return root
 
 
-def _reader(data: Any) -> pa.RecordBatchReader | None:
-    """The reader to stream from, where that is possible.
-
-    A column of dictionaries may change its dictionary from batch to batch, which an IPC file cannot hold: such a
-    reader is read first, and its dictionaries are made one.
-    """
-    if isinstance(data, pa.RecordBatchReader) and not any(map(_has_dictionary, data.schema.types)):
-        return data
-    return None
+def _must_gather(schema: pa.Schema) -> bool:
+    """Whether a reader cannot be streamed: an IPC file holds one dictionary a column, and a reader may bring many."""
+    return any(map(_has_dictionary, schema.types))
 
 
 def _has_dictionary(kind: pa.DataType) -> bool:
@@ -356,16 +355,6 @@ def _has_dictionary(kind: pa.DataType) -> bool:
     return pa.types.is_dictionary(kind) or any(
         _has_dictionary(kind.field(index).type) for index in range(kind.num_fields)
     )
-
-
-def _table(data: Any) -> pa.Table:
-    if isinstance(data, pa.Table):
-        return data
-    if isinstance(data, pa.RecordBatch):
-        return pa.Table.from_batches([data])
-    if isinstance(data, pa.RecordBatchReader):
-        return data.read_all()
-    raise UnsupportedType(f"a {type(data).__name__} is no table")
 
 
 def size_text(size: float) -> str:
