@@ -80,19 +80,17 @@ class Actor:
             if seen == (at if isinstance(at, int) else at.count):
                 os.kill(os.getpid(), sent)
 
-        status = 0
         try:
             if at is not None:
                 sys.setprofile(watch)
             result = work()
             sys.setprofile(None)
             os.write(writing, repr(result).encode()[:4000])
-        except BaseException as error:
-            sys.setprofile(None)
-            os.write(writing, f"{type(error).__name__}: {error}".encode()[:4000])
-            status = 1
+            os._exit(0)
         finally:
-            os._exit(status)
+            sys.setprofile(None)
+            os.write(writing, repr(sys.exception()).encode()[:4000])
+            os._exit(1)
 
     def wait(self, seconds: float = PATIENCE) -> str:
         """Waits until it stops, ends or dies; says which: `stopped`, `ended`, `failed`, `killed`, or `hangs`."""

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import functools
 import glob
+import html
 import os
 import shutil
 import time
@@ -20,10 +22,13 @@ from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
 from aljava.store.filling import fill
 from aljava.store.folder import SMALL, Folder, check_owner
+from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
 from aljava.store.names import check_store_name, file_name, key_of, root_folder
 
 # Bytes that a stream writes between two looks at the capacity.
 _BYTES_BETWEEN_LOOKS = 64 << 20
+# Objects that a notebook shows.
+_ROWS_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,32 @@ class Store(MutableMapping[str, pa.Table]):
             time.sleep(pause if end is None else min(pause, left))
             pause = min(pause * 2, 0.02)
 
-    # ------------------------------------------------------------------------------------------------- the memory
+    # ------------------------------------------------------------------------------------------------- to look at
+
+    def info(self, key: str) -> ObjectInfo:
+        """Rows, bytes, schema, readers and age of an object, from its metadata alone.
+
+        Raises:
+            KeyNotFound: The store has no such key.
+
+        Example:
+            >>> with Store("doctest") as store:
+            ...     store["n"] = {"n": [1, 2, 3]}
+            ...     info = store.info("n")
+            ...     store.destroy()
+            >>> info.rows, info.schema.names, info.readers
+            (3, ['n'], 0)
+        """
+        return self._info(key, self._readers())
+
+    def infos(self) -> list[ObjectInfo]:
+        """What `info` says of each object, sorted by key; an object that goes meanwhile is left out."""
+        readers = self._readers()
+        found = []
+        for key in self:
+            with contextlib.suppress(KeyNotFound):
+                found.append(self._info(key, readers))
+        return found
 
     def stats(self) -> StoreStats:
         """What the store holds now, and how this `Store`'s own writes fared."""
@@ -216,6 +246,24 @@ class Store(MutableMapping[str, pa.Table]):
             recycled_writes=self._folder.recycled,
             fresh_writes=self._folder.fresh,
         )
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        return f"<Store {self.name!r}: {stats.objects} objects, {size_text(stats.bytes_used)}>"
+
+    def _repr_html_(self) -> str:
+        keys = list(self)
+        rows = []
+        for info in self.infos() if len(keys) <= _ROWS_SHOWN else map(self.info, keys[:_ROWS_SHOWN]):
+            names = ", ".join(f"{field.name}: {field.type}" for field in info.schema)
+            cells = (info.key, f"{info.rows:,}", size_text(info.bytes), info.readers, f"{info.age:.0f} s", names)
+            rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
+        if len(keys) > _ROWS_SHOWN:
+            rows.append(f"<tr><td colspan=6>and {len(keys) - _ROWS_SHOWN:,} more</td></tr>")
+        head = "".join(f"<th>{title}</th>" for title in ("key", "rows", "size", "readers", "age", "columns"))
+        return f"<p>{html.escape(repr(self))}</p><table><tr>{head}</tr>{''.join(rows)}</table>"
+
+    # ------------------------------------------------------------------------------------------------- the memory
 
     def prefault(self, nbytes: int) -> None:
         """Gets memory for an object of `nbytes` bytes ahead of time, so that its `put` is a plain copy.
@@ -257,12 +305,6 @@ class Store(MutableMapping[str, pa.Table]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    # ------------------------------------------------------------------------------------------------- to look at
-
-    def __repr__(self) -> str:
-        stats = self.stats()
-        return f"<Store {self.name!r}: {stats.objects} objects, {size_text(stats.bytes_used)}>"
 
     # ------------------------------------------------------------------------------------------------- below
 
@@ -315,11 +357,30 @@ class Store(MutableMapping[str, pa.Table]):
             )
         return error
 
+    def _info(self, key: str, readers: dict[int, int] | None) -> ObjectInfo:
+        try:
+            with self._folder.held(file_name(key)) as (descriptor, status):
+                return describe(key, descriptor, status, None if readers is None else readers.get(status.st_ino, 0))
+        except FileNotFoundError:
+            raise self._missing(key) from None
+
+    def _readers(self) -> dict[int, int] | None:
+        return readers_by_inode(os.stat(self.path).st_dev) if os.path.exists(self.path) else None
+
     def _path(self, key: str) -> str:
         return f"{self.path}/{file_name(key)}"
 
     def _missing(self, key: str) -> KeyNotFound:
         return KeyNotFound(f"shm://{self.name}/{key}: the store has no such key")
+
+
+@functools.lru_cache(maxsize=8)
+def opened(name: str) -> Store:
+    """This process's `Store` of a name with the usual settings, kept open: what an address such as `shm://desk` means.
+
+    Keeping it keeps its maps, so that writing to an address again and again is as fast as to a `Store` in hand.
+    """
+    return Store(name)
 
 
 def stores() -> list[str]:
