@@ -35,9 +35,12 @@ def _descriptors() -> dict[int, str]:
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the descriptor of the listing itself
             continue
+        # Thread pools (of pyarrow, Polars, DuckDB) make these once, whenever they are first needed.
+        if not target.startswith("anon_inode:[event"):
+            found[int(name)] = target
     return found
 
 

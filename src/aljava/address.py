@@ -62,7 +62,7 @@ def _by_scheme(address: str, scheme: str) -> Place:
             raise AddressError(f"{address} names another machine ({parts.netloc}): file:// is for this one")
         return LocalFile(unquote(parts.path))
     if scheme == "shm":
-        from aljava.places.shared import SharedObject  # type: ignore[import-not-found]
+        from aljava.places.shared import SharedObject
 
         return SharedObject(address)
     raise AddressError(f"{address.partition('?')[0]} is of an unknown kind ({scheme}://): give {KINDS}")

@@ -197,7 +197,7 @@ def _of_ndarray(array: np.ndarray[Any, Any]) -> tuple[pa.Array, dict[str, Any]]:
         return pa.array(flat.astype(flat.dtype.newbyteorder("="), copy=False).view(np.int64)), detail
     if kind == "U":
         return pa.array(flat, pa.large_string()), detail
-    if kind in "cSV" and not flat.dtype.hasobject and flat.dtype.itemsize:
+    if kind in "cfSV" and not flat.dtype.hasobject and flat.dtype.itemsize:
         if flat.dtype.names is not None:
             detail["dtype"] = flat.dtype.descr
         raw = pa.py_buffer(np.ascontiguousarray(flat).view(np.uint8))
@@ -266,6 +266,9 @@ def _to_pandas(schema: pa.Schema, batches: list[pa.RecordBatch], detail: Any) ->
 def _to_polars(schema: pa.Schema, batches: list[pa.RecordBatch], detail: Any) -> Any:
     polars = _library("polars")
     frame = polars.from_arrow(pa.Table.from_batches(batches, schema))
+    unknown = set(detail["categorical"]) - set(frame.columns)
+    if unknown:
+        raise InvalidData(f"the buffer names categorical columns that it does not have: {sorted(unknown)}")
     return frame.with_columns(polars.col(name).cast(polars.Categorical) for name in detail["categorical"])
 
 

@@ -37,6 +37,7 @@ class FileObject(Place):
         if self.seekable:
             if self.file.seek(0, io.SEEK_END) == 0:
                 raise InvalidData(f"{self.address} is empty (0 bytes)")
+            self.file.seek(0)
             return pa.PythonFile(self.file, mode="r")
         content = self.file.read()
         if not content:

@@ -1,0 +1,1 @@
+"""Aljava and its peers side by side: `python -m bench`, or `make bench`."""

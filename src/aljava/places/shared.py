@@ -1,0 +1,49 @@
+"""Objects in shared memory, by their address: `shm://STORE/KEY`."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from aljava.errors import AddressError, AlreadyExists, InvalidOption, KeyNotFound, NotFound
+from aljava.places.place import Place
+from aljava.store import Store
+
+
+class SharedObject(Place):
+    """A table in a store of this machine's shared memory.
+
+    Args:
+        address: `shm://STORE/KEY`; special characters of the key may be percent-encoded, as in every address.
+
+    Raises:
+        AddressError: no store or no key in the address.
+    """
+
+    def __init__(self, address: str) -> None:
+        store, _, key = address.removeprefix("shm://").partition("/")
+        if not store or not key:
+            raise AddressError(f"{address} names no table: write shm://STORE/KEY")
+        self.address = address
+        self.store, self.key = unquote(store), unquote(key)
+
+    def source(self) -> pa.NativeFile:
+        try:
+            return pa.BufferReader(Store(self.store).buffer(self.key))
+        except KeyNotFound as error:
+            raise NotFound(f"{self.address} does not exist") from error
+
+    def write(self, rows: pa.RecordBatchReader, options: Any, *, create: bool = False, durable: bool = False) -> int:
+        if durable:
+            raise InvalidOption(
+                f"{self.address}: shared memory does not outlive the machine; durable=True is for files"
+            )
+        store = Store(self.store)
+        if create and self.key in store:
+            raise AlreadyExists(f'{self.address} exists already, and mode="create" does not replace it')
+        store.put(rows, self.key)
+        return int(store.info(self.key).bytes)
+
+    def sink(self, *, create: bool = False, durable: bool = False) -> AbstractContextManager[Any]:
+        raise InvalidOption(f"{self.address} takes tables, not bytes")

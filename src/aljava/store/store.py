@@ -1,0 +1,427 @@
+"""`Store`: a mapping from keys to Arrow tables in shared memory, for any process of this machine."""
+
+import contextlib
+import errno
+import functools
+import glob
+import html
+import os
+import shutil
+import time
+import uuid
+import weakref
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from aljava.errors import InvalidOption, KeyNotFound, StoreBusy, StoreError, StoreFull
+from aljava.frames import in_memory, to_reader, to_table
+from aljava.store import payload
+from aljava.store.filling import fill
+from aljava.store.folder import SMALL, Folder, check_owner
+from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
+from aljava.store.names import check_store_name, file_name, key_of, root_folder
+
+# Bytes that a stream writes between two looks at the capacity.
+_BYTES_BETWEEN_LOOKS = 64 << 20
+# Objects that a notebook shows.
+_ROWS_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds, and how this process's writes got their memory."""
+
+    objects: int
+    """How many keys there are."""
+    bytes_used: int
+    """Bytes of all objects."""
+    bytes_pooled: int
+    """Bytes that wait to be recycled, or are still read although their key is gone or replaced."""
+    capacity: int | None
+    """Bytes that objects and pool may take together; `None` for as much as the machine has."""
+    recycled_writes: int
+    """Writes of this `Store` that went into memory which was there."""
+    fresh_writes: int
+    """Writes of this `Store` that had to get new memory, which is several times slower."""
+
+
+class Store(MutableMapping[str, pa.Table]):
+    """Arrow tables in shared memory, under keys, for every process of this user on this machine.
+
+    There is no server: the store is a folder in the machine's memory file system (`/dev/shm/aljava-UID/NAME`, or below
+    `$ALJAVA_SHM`), and lasts until `destroy` or the machine's next start, whoever ends before. A key's object never
+    changes; setting a key again replaces the object in one step, and whoever holds the old one keeps it unchanged.
+
+    A table that is got is not copied: it lies on the shared memory itself, which is not reused until the last array,
+    NumPy view or frame over it is gone, even if that process is killed. Any number of processes and threads may read
+    and write at once; nobody waits for anybody.
+
+    Not for tables that must survive the machine: write those to a file.
+
+    Args:
+        name: 1 to 100 letters, digits, `_`, `-` and `.`. The store is made if it is not there.
+        capacity: Bytes that objects and recycled memory may take together. Held to by this `Store` when it writes;
+            `None` leaves it to the machine.
+        evict: When the capacity is used up, drop the least recently used keys, instead of raising `StoreFull`.
+        mode: Permissions of the folder. The default keeps other users out.
+        recycle: Keep the memory of deleted and replaced objects for the next ones. New memory costs 3 to 5 times what
+            copying into it does.
+
+    Raises:
+        InvalidKey: The name cannot name a store.
+        AccessDenied: The folder belongs to another user.
+        UnsupportedPlatform: This is neither Linux nor macOS.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> with Store("doctest") as store:
+        ...     store["trades"] = pa.table({"price": [1.5, 2.5]})
+        ...     print(store["trades"]["price"].to_pylist(), list(store))
+        ...     store.destroy()
+        [1.5, 2.5] ['trades']
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        capacity: int | None = None,
+        evict: bool = False,
+        mode: int = 0o700,
+        recycle: bool = True,
+    ) -> None:
+        if capacity is not None and capacity <= 0:
+            raise InvalidOption(f"capacity is a number of bytes above 0, or None; not {capacity}")
+        self.name = check_store_name(name)
+        self.path = os.path.join(_root(shared=bool(mode & 0o077)), name)
+        self._folder = Folder(self.path, capacity=capacity, evict=evict, mode=mode, recycle=recycle)
+        self._close = weakref.finalize(self, self._folder.close)
+
+    # ------------------------------------------------------------------------------------------------- the mapping
+
+    def __getitem__(self, key: str) -> pa.Table:
+        """The table of a key, on the shared memory itself. Raises `KeyNotFound`."""
+        return payload.read_table(self.buffer(key))
+
+    def __setitem__(self, key: str, data: Any) -> None:
+        self.put(data, key)
+
+    def __delitem__(self, key: str) -> None:
+        """Removes a key. Whoever holds its table keeps it. Raises `KeyNotFound`."""
+        try:
+            self._folder.withdraw(file_name(key))
+        except FileNotFoundError:
+            raise self._missing(key) from None
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and os.path.exists(self._path(key))
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys, sorted."""
+        return iter(sorted(key for name, _ in self._folder.objects() if (key := key_of(name)) is not None))
+
+    def __len__(self) -> int:
+        return sum(key_of(name) is not None for name, _ in self._folder.objects())
+
+    def clear(self) -> None:
+        """Removes every key."""
+        for key in self:
+            with contextlib.suppress(KeyNotFound):  # another process was faster
+                del self[key]
+
+    # ------------------------------------------------------------------------------------------------- put, get, wait
+
+    def put(self, data: Any, key: str | None = None) -> str:
+        """Stores anything table-like and returns its key.
+
+        A table is copied once, into recycled memory where there is some. A reader, a dataset, a query or a lazy frame
+        is written batch by batch as it is read, so that no more than one batch is held besides; but if it has
+        dictionaries, it is gathered first.
+
+        Args:
+            data: What `aljava.write` takes: Arrow tables, batches, readers and datasets, pandas and Polars frames,
+                DuckDB relations, dicts of arrays, and what offers `__arrow_c_stream__`.
+            key: The key to set; without one, a new random key.
+
+        Raises:
+            InvalidKey: The key cannot be one.
+            StoreFull: There is no room within the capacity, or in the machine's shared memory.
+            UnsupportedType: `data` is no table.
+        """
+        key = uuid.uuid4().hex if key is None else key
+        name = file_name(key)
+        rows = to_table(data) if in_memory(data) else to_reader(data)
+        if isinstance(rows, pa.RecordBatchReader) and _must_gather(rows.schema):
+            rows = rows.read_all()
+        try:
+            with self._folder.writing():
+                if isinstance(rows, pa.RecordBatchReader):
+                    self._put_stream(rows, name)
+                else:
+                    self._put_table(rows, name)
+        except FileNotFoundError:
+            raise StoreError(f"{self.path}: the store was destroyed while {key!r} was being put") from None
+        return key
+
+    def buffer(self, key: str) -> pa.Buffer:
+        """The bytes of a key's object, a complete Arrow IPC file, on the shared memory itself.
+
+        The memory is safe from being reused for as long as the buffer, or anything sliced from it, lives.
+
+        Raises:
+            KeyNotFound: The store has no such key.
+
+        Example:
+            >>> import pyarrow as pa
+            >>> with Store("doctest") as store:
+            ...     store["n"] = pa.table({"n": [1, 2]})
+            ...     print(pa.ipc.open_file(pa.BufferReader(store.buffer("n"))).read_all().num_rows)
+            ...     store.destroy()
+            2
+        """
+        try:
+            return self._folder.open(file_name(key))
+        except FileNotFoundError:
+            raise self._missing(key) from None
+
+    def wait(self, key: str, timeout: float | None = None) -> pa.Table:
+        """The table of a key, as soon as some process has put it.
+
+        Args:
+            key: The key to wait for.
+            timeout: Seconds to wait at most; `None` for ever.
+
+        Raises:
+            StoreBusy: The time is over, and the key is not there.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = 0.0005
+        while True:
+            with contextlib.suppress(KeyNotFound):
+                return self[key]
+            if end is not None and (left := end - time.monotonic()) <= 0:
+                raise StoreBusy(f"{self.path}: nobody has put {key!r} within {timeout} seconds")
+            time.sleep(pause if end is None else min(pause, left))
+            pause = min(pause * 2, 0.02)
+
+    # ------------------------------------------------------------------------------------------------- to look at
+
+    def info(self, key: str) -> ObjectInfo:
+        """Rows, bytes, schema, readers and age of an object, from its metadata alone.
+
+        Raises:
+            KeyNotFound: The store has no such key.
+
+        Example:
+            >>> with Store("doctest") as store:
+            ...     store["n"] = {"n": [1, 2, 3]}
+            ...     info = store.info("n")
+            ...     store.destroy()
+            >>> info.rows, info.schema.names, info.readers
+            (3, ['n'], 0)
+        """
+        return self._info(key, self._readers())
+
+    def infos(self) -> list[ObjectInfo]:
+        """What `info` says of each object, sorted by key; an object that goes meanwhile is left out."""
+        readers = self._readers()
+        found = []
+        for key in self:
+            with contextlib.suppress(KeyNotFound):
+                found.append(self._info(key, readers))
+        return found
+
+    def stats(self) -> StoreStats:
+        """What the store holds now, and how this `Store`'s own writes fared."""
+        sizes = [status.st_size for name, status in self._folder.objects() if key_of(name) is not None]
+        return StoreStats(
+            objects=len(sizes),
+            bytes_used=sum(sizes),
+            bytes_pooled=sum(size for size, _ in self._folder.pool()),
+            capacity=self._folder.capacity,
+            recycled_writes=self._folder.recycled,
+            fresh_writes=self._folder.fresh,
+        )
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        return f"<Store {self.name!r}: {stats.objects} objects, {size_text(stats.bytes_used)}>"
+
+    def _repr_html_(self) -> str:
+        keys = list(self)
+        rows = []
+        for info in self.infos() if len(keys) <= _ROWS_SHOWN else map(self.info, keys[:_ROWS_SHOWN]):
+            names = ", ".join(f"{field.name}: {field.type}" for field in info.schema)
+            cells = (info.key, f"{info.rows:,}", size_text(info.bytes), info.readers, f"{info.age:.0f} s", names)
+            rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
+        if len(keys) > _ROWS_SHOWN:
+            rows.append(f"<tr><td colspan=6>and {len(keys) - _ROWS_SHOWN:,} more</td></tr>")
+        head = "".join(f"<th>{title}</th>" for title in ("key", "rows", "size", "readers", "age", "columns"))
+        return f"<p>{html.escape(repr(self))}</p><table><tr>{head}</tr>{''.join(rows)}</table>"
+
+    # ------------------------------------------------------------------------------------------------- the memory
+
+    def prefault(self, nbytes: int) -> None:
+        """Gets memory for an object of `nbytes` bytes ahead of time, so that its `put` is a plain copy.
+
+        Raises:
+            InvalidOption: More than the pool may hold: a quarter of the machine's shared memory, or the capacity.
+            StoreFull: There is no room.
+        """
+        if not SMALL <= nbytes <= (limit := self._folder.pool_limit()):
+            raise InvalidOption(f"{self.path}: the pool takes segments of {SMALL} to {limit} bytes, not of {nbytes}")
+        try:
+            self._folder.prefault(nbytes)
+        except OSError as error:
+            raise self._translated(error, nbytes) from error
+
+    def trim(self) -> int:
+        """Gives memory that waits to be recycled back to the machine; returns the bytes."""
+        return self._folder.trim()
+
+    def destroy(self) -> None:
+        """Removes the store with all its objects. Whoever holds a table keeps it; a later `put` begins a new store."""
+        self.clear()
+        self.trim()
+        self.close()
+        grave = os.path.join(os.path.dirname(self.path), f".destroyed-{uuid.uuid4().hex}")
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, grave)
+        for folder in glob.glob(os.path.join(glob.escape(os.path.dirname(self.path)), ".destroyed-*")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Gives back what this process keeps to write fast. The objects stay, and so does what is held of them."""
+        self._folder.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------- below
+
+    def _put_table(self, table: pa.Table, name: str) -> None:
+        lowered = payload.lower(table)
+        try:
+            self._place(lowered, name)
+        except OSError as error:
+            # The machine's memory is full: what this store keeps for later goes first.
+            if error.errno != errno.ENOSPC or not self._folder.make_room(lowered.size):
+                raise self._translated(error, lowered.size) from error
+            try:
+                self._place(lowered, name)
+            except OSError as again:
+                raise self._translated(again, lowered.size) from again
+
+    def _place(self, lowered: payload.Payload, name: str) -> None:
+        segment = self._folder.allocate(lowered.size)
+        try:
+            fill(self._folder, segment, lowered.parts(segment.size or None))
+        except BaseException:
+            self._folder.discard(segment)
+            raise
+        self._folder.publish(segment, name)
+
+    def _put_stream(self, reader: pa.RecordBatchReader, name: str) -> None:
+        segment = self._folder.begin_stream()
+        looked = written = 0
+        try:
+            for written in payload.stream(reader, segment.descriptor):
+                if written - looked > _BYTES_BETWEEN_LOOKS:
+                    self._folder.require_room()
+                    looked = written
+            self._folder.require_room()
+        except OSError as error:
+            self._folder.discard(segment)
+            raise self._translated(error, written) from error
+        except BaseException:
+            self._folder.discard(segment)
+            raise
+        self._folder.publish(segment, name)
+
+    def _translated(self, error: OSError, size: int) -> Exception:
+        if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT):
+            system = os.statvfs(self.path)
+            return StoreFull(
+                f"{self.path}: no room for {size} bytes: the machine's shared memory has "
+                f"{system.f_bavail * system.f_frsize} of {system.f_blocks * system.f_frsize} bytes left. Delete keys, "
+                "trim other stores, or choose another place with ALJAVA_SHM"
+            )
+        return error
+
+    def _info(self, key: str, readers: dict[int, int] | None) -> ObjectInfo:
+        try:
+            with self._folder.held(file_name(key)) as (descriptor, status):
+                return describe(key, descriptor, status, None if readers is None else readers.get(status.st_ino, 0))
+        except FileNotFoundError:
+            raise self._missing(key) from None
+
+    def _readers(self) -> dict[int, int] | None:
+        return readers_by_inode(os.stat(self.path).st_dev) if os.path.exists(self.path) else None
+
+    def _path(self, key: str) -> str:
+        return f"{self.path}/{file_name(key)}"
+
+    def _missing(self, key: str) -> KeyNotFound:
+        return KeyNotFound(f"shm://{self.name}/{key}: the store has no such key")
+
+
+@functools.lru_cache(maxsize=8)
+def opened(name: str) -> Store:
+    """This process's `Store` of a name with the usual settings, kept open: what an address such as `shm://desk` means.
+
+    Keeping it keeps its maps, so that writing to an address again and again is as fast as to a `Store` in hand.
+    """
+    return Store(name)
+
+
+def stores() -> list[str]:
+    """The names of all stores of this user on this machine, sorted.
+
+    Example:
+        >>> with Store("doctest") as store:
+        ...     print("doctest" in stores())
+        ...     store.destroy()
+        True
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(entry.name for entry in os.scandir(root_folder()) if entry.is_dir() and entry.name[0] != ".")
+    return []
+
+
+def _root(*, shared: bool) -> str:
+    root = root_folder()
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(root, 0o755 if shared else 0o700)
+    check_owner(root, shared=shared)
+    return root
+
+
+def _must_gather(schema: pa.Schema) -> bool:
+    """Whether a reader cannot be streamed: an IPC file holds one dictionary a column, and a reader may bring many."""
+    return any(map(_has_dictionary, schema.types))
+
+
+def _has_dictionary(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_dictionary(kind.storage_type)
+    return pa.types.is_dictionary(kind) or any(
+        _has_dictionary(kind.field(index).type) for index in range(kind.num_fields)
+    )
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people: three digits and a unit."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
