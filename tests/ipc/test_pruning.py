@@ -3,16 +3,18 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from tests.ipc.columns import COLUMNS, moments
 
 from aljava.ipc.zones import ZoneBuilder, Zones
-from tests.ipc.columns import COLUMNS, moments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Expression = Any
 

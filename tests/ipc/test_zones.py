@@ -2,6 +2,7 @@
 
 import base64
 import doctest
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ipc.columns import COLUMNS
 
 from aljava.errors import InvalidData, InvalidOption, SchemaMismatch
 from aljava.ipc.bounds import LONGEST
 from aljava.ipc.zones import FEWEST_ROWS, KEY, ZONE_ROWS, ZoneBuilder, Zones
-from tests.ipc.columns import COLUMNS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -65,7 +66,7 @@ def test_statistics_are_true_and_tight(name: str, r: random.Random, rows: int, c
         if known.get("max") is not None:
             assert all(order_of(value) <= order_of(known["max"]) for value in present)
         if name in TIGHT and values:
-            bounded = present and not any(value != value for value in present)
+            bounded = present and not any(isinstance(value, float) and math.isnan(value) for value in present)
             ends = (min(present), max(present)) if bounded else (None, None)
             assert (known["min"], known["max"]) == ends
 
@@ -286,11 +287,10 @@ def mutate(r: random.Random, data: bytes) -> bytes:
 def open_garbled(text: bytes) -> None:
     try:
         zones = Zones.from_metadata({KEY: text}, EXAMPLE.schema)
-    except InvalidData as error:
-        assert KEY.decode() in str(error)
-    else:
-        assert zones is not None
-        assert zones.prune((pc.field("i") > 3) | (pc.field("s") < "x")).shape == (len(zones),)
+    except InvalidData:
+        return
+    assert zones is not None
+    assert zones.prune((pc.field("i") > 3) | (pc.field("s") < "x")).shape == (len(zones),)
 
 
 def garble(seed: int, cases: int) -> None:
