@@ -28,10 +28,17 @@ def read(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
     schema = pa.schema(map(field, fields), metadata=metadata(document["schema"]))
     dictionaries = Dictionaries(fields, document.get("dictionaries", ()))
     return schema, [
-        pa.RecordBatch.from_arrays([array(f, c, dictionaries) for f, c in zip(fields, batch["columns"], strict=True)],
-                                   schema=schema)
+        record_batch(schema, [array(f, c, dictionaries) for f, c in zip(fields, batch["columns"], strict=True)])
         for batch in document["batches"]
-    ]  # fmt: skip
+    ]
+
+
+def record_batch(schema: pa.Schema, columns: list[Any]) -> pa.RecordBatch:
+    """A batch of arrays of pyarrow and nanoarrow: some of the types exist in pyarrow's tables, but not as arrays."""
+    children = [nanoarrow.c_array(column) for column in columns]
+    rows = children[0].length
+    struct = nanoarrow.c_array_from_buffers(pa.struct(list(schema)), rows, [None], children=children)
+    return pa.record_batch(struct).replace_schema_metadata(schema.metadata)
 
 
 class Dictionaries:
@@ -91,7 +98,7 @@ def data_type(described: dict[str, Any]) -> pa.DataType:
         case "duration":
             return pa.duration(unit)
         case "interval":
-            # pyarrow has these two types, but no function that makes them.
+            # pyarrow has these two types, but neither functions that make them nor classes for their arrays.
             made = {"YEAR_MONTH": nanoarrow.interval_months, "DAY_TIME": nanoarrow.interval_day_time}[form["unit"]]()
             return pa.field(nanoarrow.c_schema(made)).type
         case "list":
@@ -101,8 +108,9 @@ def data_type(described: dict[str, Any]) -> pa.DataType:
         case "fixedsizelist":
             return pa.list_(children[0], form["listSize"])
         case "map":
-            key, item = children[0].type.field(0), children[0].type.field(1)
-            return pa.map_(key, item, keys_sorted=form["keysSorted"])
+            # Whatever the children of a map are called in a file, Arrow's readers call them key and value.
+            key, value = (children[0].type.field(i).with_name(name) for i, name in enumerate(("key", "value")))
+            return pa.map_(key, value, keys_sorted=form["keysSorted"])
         case "struct":
             return pa.struct(children)
         case "union":
@@ -110,14 +118,16 @@ def data_type(described: dict[str, Any]) -> pa.DataType:
     raise NotImplementedError(name)
 
 
-def array(described: dict[str, Any], column: dict[str, Any], dictionaries: Dictionaries) -> pa.Array:
-    """The column as an array of the described type."""
+def array(described: dict[str, Any], column: dict[str, Any], dictionaries: Dictionaries) -> Any:
+    """The column as an array of the described type, of pyarrow or (where pyarrow has no such class) of nanoarrow."""
     if "dictionary" in described:
         indices = array({"type": described["dictionary"]["indexType"]}, column, dictionaries)
         return pa.DictionaryArray.from_arrays(
             indices, dictionaries[described], ordered=described["dictionary"]["isOrdered"]
         )
     type_ = data_type(described)
+    if described["type"]["name"] == "interval":
+        return nanoarrow.c_array_from_buffers(type_, column["count"], buffers(type_, column))
     children = [
         array(child, values, dictionaries)
         for child, values in zip(described.get("children", ()), column.get("children", ()), strict=True)
