@@ -1,0 +1,191 @@
+"""Reads damaged payloads, one after the other, in a process of its own: its death is a finding.
+
+A case is a number: it chooses a payload of ours and how it is damaged, always the same. The process takes requests on
+standard input, one a line, and answers each with one line on standard output:
+
+    case 4711            →  read (a valid table) or refused (an error of Aljava's)
+    file stream PATH     →  the same, for a payload from elsewhere
+
+It answers nothing else. Another exception, a table that is not valid or memory beyond an allowance that is generous for
+payloads of a few kilobytes ends the process with a traceback, as a crash ends it without one.
+"""
+
+import faulthandler
+import functools
+import random
+import resource
+import struct
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+from tests.ipc.payloads import COMPRESSIONS, FORMATS, written
+from tests.types import arrays
+
+import aljava
+import aljava.ipc
+
+# What reading a payload may take beyond a multiple of its size: a read-ahead, a thread, what a batch of 40 rows holds.
+ALLOWANCE = 8 << 20
+MULTIPLE = 32
+ADDRESS_SPACE = 1 << 30
+
+ROWS = 40
+# Lengths and offsets that arithmetic on 32 or 64 bits trips over.
+NUMBERS = (0, 1, 7, 8, 63, 64, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 62), (1 << 63) - 1)
+
+
+@functools.cache
+def payloads() -> list[tuple[str, bytes]]:
+    """Small payloads of all types, eight columns each, of both formats and every compression: (format, bytes)."""
+    columns = list(arrays(ROWS).items())
+    # Enough of each value for a codec to find something to save.
+    columns += [("runs", pa.array([i // 10 for i in range(ROWS)])), ("text", pa.array(["flecha e arco"] * ROWS))]
+    made = []
+    for start in range(0, len(columns), 8):
+        table = pa.table(dict(columns[start : start + 8])).replace_schema_metadata({"made": "for damage"})
+        for format_ in FORMATS:
+            for compression in COMPRESSIONS:
+                made.append((format_, written(table.schema, table.to_batches(max_chunksize=25), format_, compression)))
+    return made
+
+
+def damaged(case: int) -> tuple[str, bytes]:
+    """The payload of a case: its format and its bytes."""
+    chance = random.Random(case)
+    format_, payload = chance.choice(payloads())
+    damage = bytearray(payload)
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+        chance.choice((flip, flip, renumber, renumber, renumber, cut, take_out, repeat, swap, clear, graft))(
+            damage, chance
+        )
+    return format_, bytes(damage)
+
+
+def flip(payload: bytearray, chance: random.Random) -> None:
+    """One bit."""
+    if payload:
+        payload[chance.randrange(len(payload))] ^= 1 << chance.randrange(8)
+
+
+def renumber(payload: bytearray, chance: random.Random) -> None:
+    """A number that looks like a length, a count or an offset becomes another, often an absurd one."""
+    width, form = chance.choice(((4, "<i"), (8, "<q")))
+    places = [
+        place
+        for place in range(0, len(payload) - width + 1, width)
+        if -2 <= struct.unpack_from(form, payload, place)[0] <= 2 * len(payload)
+    ]
+    if places:
+        place = chance.choice(places)
+        old = struct.unpack_from(form, payload, place)[0]
+        new = chance.choice((old + 1, old - 1, old * 2, old + 8, -old, -1, *NUMBERS, *(-number for number in NUMBERS)))
+        payload[place : place + width] = (new % (1 << 8 * width)).to_bytes(width, "little")
+
+
+def region(payload: bytearray, chance: random.Random) -> slice:
+    """Some part, mostly small, mostly at a boundary of 8 bytes."""
+    step = chance.choice((1, 8, 8, 8))
+    start = chance.randrange(len(payload) + 1) // step * step
+    return slice(start, start + step * chance.choice((1, 1, 2, 8, 64)))
+
+
+def cut(payload: bytearray, chance: random.Random) -> None:
+    """All from some byte on."""
+    del payload[chance.randrange(len(payload) + 1) :]
+
+
+def take_out(payload: bytearray, chance: random.Random) -> None:
+    """A part that is missing: what follows moves up."""
+    del payload[region(payload, chance)]
+
+
+def repeat(payload: bytearray, chance: random.Random) -> None:
+    """A part that stands there twice."""
+    part = region(payload, chance)
+    payload[part.stop : part.stop] = payload[part]
+
+
+def swap(payload: bytearray, chance: random.Random) -> None:
+    """Two parts in each other's place."""
+    one, other = region(payload, chance), region(payload, chance)
+    payload[one], payload[other] = payload[other], payload[one]
+
+
+def clear(payload: bytearray, chance: random.Random) -> None:
+    """A part of zeros or ones."""
+    part = region(payload, chance)
+    payload[part] = bytes([chance.choice((0, 255))]) * len(payload[part])
+
+
+def graft(payload: bytearray, chance: random.Random) -> None:
+    """A part of another payload."""
+    _, donor = chance.choice(payloads())
+    source, target = region(bytearray(donor), chance), region(payload, chance)
+    payload[target] = donor[source]
+
+
+class Finding(Exception):
+    """What must not happen when a payload is read."""
+
+
+def attempt(payload: bytes, format_: str) -> str:
+    """Read the whole payload: "read" or "refused".
+
+    Raises:
+        Finding: anything else.
+    """
+    pool = pa.default_memory_pool()
+    allocated, resident = pool.max_memory(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        read_all(payload, format_)
+        outcome = "read"
+    except aljava.AljavaError:
+        outcome = "refused"
+    allowed = ALLOWANCE + MULTIPLE * len(payload)
+    taken = pool.max_memory() - max(allocated, allowed)
+    if taken > 0:
+        raise Finding(f"{len(payload)} bytes made Arrow allocate {pool.max_memory()} bytes")
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident)
+    if grown > allowed + (32 << 20):
+        raise Finding(f"{len(payload)} bytes made the process grow by {grown} bytes")
+    return outcome
+
+
+def read_all(payload: bytes, format_: str) -> pa.Table:
+    """The table in a payload from a stranger."""
+    open_ = aljava.ipc.open_file if format_ == "file" else aljava.ipc.open_stream
+    with open_(payload) as reader:
+        table = reader.read_all()
+    try:
+        table.validate()
+    except pa.ArrowInvalid as error:
+        raise Finding(f"a table that is not valid: {error}") from error
+    return table
+
+
+def answer(request: str) -> str:
+    """One request, one line."""
+    word, _, rest = request.partition(" ")
+    if word == "case":
+        format_, payload = damaged(int(rest))
+    else:
+        format_, _, path = rest.partition(" ")
+        payload = Path(path).read_bytes()
+    return attempt(payload, format_)
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    faulthandler.enable()
+    for format_, payload in payloads():  # unharmed: also starts all threads before the address space is bounded
+        assert attempt(payload, format_) == "read"
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + ADDRESS_SPACE, in_use + ADDRESS_SPACE))
+    print("ready", flush=True)
+    for request in sys.stdin:
+        print(answer(request.rstrip("\n")), flush=True)
+
+
+if __name__ == "__main__":
+    main()
