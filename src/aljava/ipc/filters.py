@@ -1,0 +1,154 @@
+"""What a filter says: a `pyarrow.compute.Expression` taken apart.
+
+pyarrow offers no way to look into an expression, but pickles one as an Arrow IPC file: its tree, in prefix order,
+stands in the custom metadata of the schema, its constants and options are the columns of a batch of one row::
+
+    (a > 3) & b.isin([1])    call: and_kleene
+                               call: greater
+                                 field_ref: a
+                                 literal: 0              <- column 0: 3
+                               end: greater
+                               call: is_in
+                                 field_ref: b
+                                 options: 1              <- column 1: {value_set: [1], …}
+                               end: is_in
+                             end: and_kleene
+
+The printed form would be easier to get, but does not quote the names of columns, and so can be made to say anything.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+from flatbuffers.number_types import UOffsetTFlags
+from flatbuffers.table import Table as FlatTable
+
+
+@dataclass(frozen=True)
+class Field:
+    """A reference to a column, or to a field within one."""
+
+    # The column's name, then that of the field within it, and so on.
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Literal:
+    """A constant."""
+
+    value: pa.Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A function, applied."""
+
+    function: str
+    arguments: tuple["Node", ...]
+    # The function's options by name, or None.
+    options: pa.StructScalar | None
+
+
+Node = Field | Literal | Call
+
+# Where FlatBuffers tables of the Arrow format have these fields in their vtables: 4 bytes, then 2 for each field.
+_MESSAGE_HEADER, _SCHEMA_CUSTOM_METADATA, _KEY, _VALUE = 8, 8, 4, 6
+
+
+def parse(filter: pc.Expression) -> Node | None:
+    """Take an expression apart.
+
+    Args:
+        filter: the expression.
+
+    Returns:
+        The root of its tree, or None if it is of a kind that cannot be pickled, or is pickled in a form unknown here.
+
+    Example:
+        >>> parse(pc.field("a") > pc.field("b", "c"))
+        Call(function='greater', arguments=(Field(path=('a',)), Field(path=('b', 'c'))), options=None)
+    """
+    try:
+        _, (pickled,) = filter.__reduce__()
+        with pa.ipc.open_file(pickled) as file:
+            constants = file.get_batch(0)
+        return _tree(_custom_metadata(pickled), constants)
+    except (pa.ArrowException, _UnknownForm):
+        return None
+
+
+class _UnknownForm(Exception):
+    """The pickled form is not the one that this module knows."""
+
+
+def _tree(entries: list[tuple[str, str]], constants: pa.RecordBatch) -> Node:
+    # Open calls, outermost first, each with its arguments and options so far; the whole stands in a call of its own.
+    calls: list[tuple[str, list[Node], list[pa.StructScalar]]] = [("", [], [])]
+    names = iter(entries)
+    for kind, value in names:
+        function, arguments, options = calls[-1]
+        if kind == "call":
+            calls.append((value, [], []))
+        elif kind == "end" and value == function:
+            calls.pop()
+            calls[-1][1].append(Call(function, tuple(arguments), options[0] if options else None))
+        elif kind == "field_ref":
+            arguments.append(Field((value,)))
+        elif kind == "nested_field_ref" and value.isdecimal():
+            path = list(islice(names, int(value)))
+            if not path or any(key != "field_ref" for key, _ in path):
+                raise _UnknownForm
+            arguments.append(Field(tuple(name for _, name in path)))
+        elif kind in ("literal", "options") and value.isdecimal() and int(value) < constants.num_columns:
+            scalar = constants.column(int(value))[0]
+            if kind == "literal":
+                arguments.append(Literal(scalar))
+            else:
+                options.append(scalar)
+        else:
+            raise _UnknownForm
+    _, roots, options = calls[0]
+    if len(calls) != 1 or len(roots) != 1 or options:
+        raise _UnknownForm
+    return roots[0]
+
+
+def _custom_metadata(file: pa.Buffer) -> list[tuple[str, str]]:
+    """Return the custom metadata of a file's schema, in order: pyarrow's own `Schema.metadata` drops repeated keys."""
+    # The schema message follows the magic, `ARROW1` and two bytes. pyarrow has verified its offsets.
+    message = FlatTable(pa.ipc.read_message(file.slice(8)).metadata.to_pybytes(), 0)
+    message.Pos = message.Get(UOffsetTFlags, 0)
+    schema = FlatTable(message.Bytes, message.Indirect(message.Pos + message.Offset(_MESSAGE_HEADER)))
+    slot = schema.Offset(_SCHEMA_CUSTOM_METADATA)
+    if not slot:
+        return []
+    pairs = []
+    for index in range(schema.VectorLen(slot)):
+        pair = FlatTable(schema.Bytes, schema.Indirect(schema.Vector(slot) + 4 * index))
+        pairs.append(tuple(pair.String(pair.Pos + pair.Offset(field)).decode() for field in (_KEY, _VALUE)))
+    return pairs
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Return a node and all below it."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, Call):
+            waiting.extend(node.arguments)
+
+
+def conjuncts(node: Node) -> Iterator[Node]:
+    """Return the conditions that a row must all meet: the parts of a conjunction, or the node itself."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Call) and node.function in ("and", "and_kleene"):
+            waiting.extend(node.arguments)
+        else:
+            yield node

@@ -1,0 +1,249 @@
+"""Which zones can hold a row that a filter selects: pyarrow answers, we only put the question.
+
+A throw-away `pyarrow.dataset.FileSystemDataset` gets one fragment a zone, with the zone's bounds as its partition
+expression: a *guarantee*, true of every row. `get_fragments(filter=…)` then leaves out the fragments whose guarantee
+contradicts the filter, at about 10 µs a zone. Groups of zones are asked first, then the zones of those that are left.
+
+The way a guarantee is written matters. With nulls it reads `((a >= min) | a.is_null()) & ((a <= max) | a.is_null())`:
+the shorter `(a >= min & a <= max) | a.is_null()` is as true and prunes nothing. And what pyarrow simplifies wrongly
+must not be asked at all: casts, and comparisons with NaN.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aljava.ipc.bounds import Rows, bounds_type, comparable, sort_order
+from aljava.ipc.filters import Call, Field, Literal, Node, conjuncts, parse, walk
+
+Mask = npt.NDArray[np.bool_]
+
+# Zones that are asked about together before each is asked about alone.
+GROUP = 64
+# pyarrow looks at each value of `is_in` up to this many, and gives up above.
+FEW_VALUES = 50
+# Sets of columns whose guarantees are kept, so that the next filter over the same columns finds them made.
+REMEMBERED = 16
+
+
+class Pruner:
+    """Answers for one zone map. Threads may share it.
+
+    Args:
+        table: the zone map, as `aljava.ipc.zones.Zones` has it.
+        schema: the schema of the file.
+    """
+
+    def __init__(self, table: pa.Table, schema: pa.Schema) -> None:
+        self._table = table
+        self._schema = schema
+        self._levels: dict[tuple[str, ...], _Levels] = {}
+
+    def prune(self, filter: pc.Expression) -> Mask:
+        """Return for each zone whether it can hold a row that the filter selects."""
+        every = np.ones(self._table.num_rows, np.bool_)
+        tree = parse(filter)
+        if tree is None or not _can_be_judged(tree):
+            return every
+        names = tuple(sorted({node.path[0] for node in walk(tree) if isinstance(node, Field)}))
+        bounded = [name for name in names if self._has_bounds(name)]
+        if not bounded or any(self._schema.names.count(name) != 1 for name in names):
+            return every
+        levels = self._levels.get(names)
+        if levels is None:
+            levels = _Levels.of(self._table, self._schema, names, bounded)
+            if len(self._levels) >= REMEMBERED:
+                self._levels.clear()
+            self._levels[names] = levels
+        return levels.prune([*_ranges_of_wide_sets(tree), filter])
+
+    def _has_bounds(self, name: str) -> bool:
+        columns = self._table.schema.field("columns").type
+        index = columns.get_field_index(name)
+        return index >= 0 and columns.field(index).type.get_field_index("min") >= 0
+
+
+def _can_be_judged(tree: Node) -> bool:
+    """Return whether pyarrow simplifies a filter rightly: not with a cast in it, nor with a NaN."""
+    for node in walk(tree):
+        if isinstance(node, Literal) and _may_hold_nan(node.value.type, [node.value]):
+            return False
+        if isinstance(node, Call):
+            values = _value_set(node)
+            if node.function == "cast" or (values is not None and _may_hold_nan(values.type, values)):
+                return False
+    return True
+
+
+def _may_hold_nan(type: pa.DataType, values: Iterable[pa.Scalar]) -> bool:
+    if pa.types.is_floating(type):
+        return any(value.is_valid and math.isnan(value.as_py()) for value in values)
+    return pa.types.is_nested(type) or pa.types.is_dictionary(type) or isinstance(type, pa.BaseExtensionType)
+
+
+def _value_set(node: Call) -> pa.Array | None:
+    """Return the values that `is_in` and `index_in` look for."""
+    if node.options is None or "value_set" not in node.options.type.names:
+        return None
+    values = node.options["value_set"]
+    return values.values if isinstance(values, pa.ListScalar) else None
+
+
+def _ranges_of_wide_sets(tree: Node) -> Iterator[pc.Expression]:
+    """Say of each long `is_in` that every row must pass in which range it looks: of the values themselves nobody asks.
+
+    Only of those: elsewhere, under a negation say, a range in place of the values would lose rows.
+    """
+    for node in conjuncts(tree):
+        if not isinstance(node, Call) or node.function != "is_in" or not isinstance(node.arguments[0], Field):
+            continue
+        values = _value_set(node)
+        if values is None or len(values) <= FEW_VALUES or bounds_type(values.type) != values.type:
+            continue
+        order = sort_order(values)
+        least, most = values[order[0]], values[order[len(values) - values.null_count - 1]]
+        if least.is_valid:
+            column = pc.field(*node.arguments[0].path)
+            within = (column >= pc.scalar(least)) & (column <= pc.scalar(most))
+            yield within | column.is_null() if values.null_count else within
+
+
+@dataclass(frozen=True, eq=False)
+class _Bounds:
+    """What is known of one column: an entry a zone, or a group of zones."""
+
+    low: pa.Array
+    high: pa.Array
+    # How many nulls; -1 where nobody knows.
+    nulls: Rows
+    rows: Rows
+
+    @classmethod
+    def of(cls, statistics: pa.StructArray, rows: Rows) -> "_Bounds":
+        low, high = (_asked(statistics.field(end)) for end in ("min", "max"))
+        nulls = np.asarray(pc.fill_null(statistics.field("nulls"), -1))
+        return cls(low, high, np.where(rows == 0, 0, nulls), rows)
+
+    def groups(self, starts: Rows) -> "_Bounds":
+        """Return the bounds of groups, each of which begins at one of these zones."""
+        empty = self.nulls == self.rows
+        unbounded = ~empty & ~np.asarray(pc.and_(self.low.is_valid(), self.high.is_valid()))
+        known = ~np.logical_or.reduceat(unbounded, starts)
+        unknown_nulls = np.logical_or.reduceat(self.nulls < 0, starts)
+        return _Bounds(
+            _least(self.low, starts, known),
+            _greatest(self.high, starts, known),
+            np.where(unknown_nulls, -1, np.add.reduceat(self.nulls, starts)),
+            np.add.reduceat(self.rows, starts),
+        )
+
+    def guarantee(self, column: pc.Expression, zone: int) -> pc.Expression | None:
+        """Return what holds for every row of a zone, or None if nothing is known."""
+        nulls = self.nulls[zone]
+        if nulls == self.rows[zone]:
+            return column.is_null()
+        low, high = self.low[zone], self.high[zone]
+        if not low.is_valid or not high.is_valid:
+            return None
+        if nulls != 0:
+            absent = column.is_null()
+            return ((column >= pc.scalar(low)) | absent) & ((column <= pc.scalar(high)) | absent)
+        # Not for floats: 0.0 equals -0.0, and yet pyarrow's functions tell them apart.
+        if low.equals(high) and not pa.types.is_floating(low.type):
+            return column == pc.scalar(low)
+        return (column >= pc.scalar(low)) & (column <= pc.scalar(high))
+
+
+class _Levels:
+    """The guarantees over one set of columns, for groups of zones and for zones, each made when first asked for."""
+
+    def __init__(self, schema: pa.Schema, rows: Rows, bounds: dict[str, _Bounds]) -> None:
+        self._schema = schema
+        self._rows = rows
+        self._bounds = bounds
+        self._starts = np.arange(0, len(rows), GROUP)
+        self._groups = {name: column.groups(self._starts) for name, column in bounds.items()} if len(rows) else {}
+        self._of_groups: dict[int, pc.Expression] = {}
+        self._of_zones: dict[int, pc.Expression] = {}
+
+    @classmethod
+    def of(cls, table: pa.Table, schema: pa.Schema, names: Iterable[str], bounded: Iterable[str]) -> "_Levels":
+        """Read the bounds of the columns `bounded` from a zone map; `names` are all that the filter names."""
+        rows = np.asarray(table["rows"])
+        columns = table["columns"].combine_chunks()
+        bounds = {name: _Bounds.of(columns.field(name), rows) for name in bounded}
+        asked = [(name, bounds[name].low.type if name in bounds else schema.field(name).type) for name in names]
+        return cls(pa.schema(asked), rows, bounds)
+
+    def prune(self, filters: Sequence[pc.Expression]) -> Mask:
+        """Return the zones that can hold a row that all of the filters select, cheap filters first."""
+        kept = np.zeros(len(self._rows), np.bool_)
+        groups = self._ask(range(len(self._starts)), self._groups, self._of_groups, filters)
+        zones = [zone for group in groups for zone in range(group * GROUP, min((group + 1) * GROUP, len(kept)))]
+        kept[self._ask(zones, self._bounds, self._of_zones, filters)] = True
+        return kept & (self._rows > 0)
+
+    def _ask(
+        self,
+        candidates: Sequence[int],
+        bounds: dict[str, _Bounds],
+        made: dict[int, pc.Expression],
+        filters: Sequence[pc.Expression],
+    ) -> list[int]:
+        """Return those of the candidates that no filter rules out."""
+        for index in candidates:
+            if index not in made:
+                known = (column.guarantee(pc.field(name), index) for name, column in bounds.items())
+                made[index] = reduce(and_, (part for part in known if part is not None), pc.scalar(True))
+        for filter in filters:
+            candidates = self._not_ruled_out(candidates, made, filter)
+        return list(candidates)
+
+    def _not_ruled_out(
+        self, candidates: Sequence[int], guarantees: dict[int, pc.Expression], filter: pc.Expression
+    ) -> Sequence[int]:
+        import pyarrow.dataset as ds
+        from pyarrow.fs import LocalFileSystem
+
+        try:
+            fragments = ds.FileSystemDataset.from_paths(
+                [str(index) for index in candidates],
+                schema=self._schema,
+                format=ds.IpcFileFormat(),
+                filesystem=LocalFileSystem(),
+                partitions=[guarantees[index] for index in candidates],
+            )
+            return [int(fragment.path) for fragment in fragments.get_fragments(filter=filter)]
+        except pa.ArrowException:
+            return candidates
+
+
+def _asked(bounds: pa.Array) -> pa.Array:
+    """Return bounds in the type that pyarrow is asked in: it has no comparisons for narrow decimals."""
+    return comparable(bounds) if pa.types.is_decimal(bounds.type) else bounds
+
+
+def _least(values: pa.Array, starts: Rows, known: Mask) -> pa.Array:
+    """Return the least value of each group, where known; nulls do not count."""
+    order = sort_order(values)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return values.take(pa.array(order[np.minimum.reduceat(rank, starts)], mask=~known))
+
+
+def _greatest(values: pa.Array, starts: Rows, known: Mask) -> pa.Array:
+    """Return the greatest value of each group, where known; nulls do not count."""
+    order = sort_order(values)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    # Nulls have been sorted to the end.
+    rank[np.asarray(values.is_null())] = -1
+    greatest = np.maximum.reduceat(rank, starts)
+    return values.take(pa.array(order[np.maximum(greatest, 0)], mask=~known | (greatest < 0)))
