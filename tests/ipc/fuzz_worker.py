@@ -132,7 +132,7 @@ class Finding(Exception):
     """What must not happen when a payload is read."""
 
 
-def attempt(payload: bytes, format_: str, way: int) -> str:
+def attempt(format_: str, payload: bytes, way: int) -> str:
     """Read the whole payload, in one of the ways: "read" or "refused".
 
     Raises:
@@ -141,7 +141,7 @@ def attempt(payload: bytes, format_: str, way: int) -> str:
     pool = pa.default_memory_pool()
     allocated, resident = pool.max_memory(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        read_all(payload, format_, way)
+        read_all(format_, payload, way)
         outcome = "read"
     except aljava.AljavaError:
         outcome = "refused"
@@ -164,7 +164,7 @@ WAYS: tuple[tuple[Callable[[bytes], Any], aljava.ipc.ReadOptions], ...] = (
 )
 
 
-def read_all(payload: bytes, format_: str, way: int) -> pa.Table:
+def read_all(format_: str, payload: bytes, way: int) -> pa.Table:
     """The table in a payload from a stranger."""
     source, options = WAYS[way]
     open_ = aljava.ipc.open_file if format_ == "file" else aljava.ipc.open_stream
@@ -184,14 +184,14 @@ def answer(request: str) -> str:
         return attempt(*damaged(int(rest)), way=int(rest) % len(WAYS))
     format_, _, path = rest.partition(" ")
     payload = Path(path).read_bytes()
-    return min(attempt(payload, format_, way) for way in range(len(WAYS)))
+    return min(attempt(format_, payload, way) for way in range(len(WAYS)))
 
 
 def main() -> None:
     """Answer requests until there are no more."""
     faulthandler.enable()
     for format_, payload in payloads():  # unharmed: also starts all threads before the address space is bounded
-        assert all(attempt(payload, format_, way) == "read" for way in range(len(WAYS)))
+        assert all(attempt(format_, payload, way) == "read" for way in range(len(WAYS)))
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + ADDRESS_SPACE, in_use + ADDRESS_SPACE))
     print("ready", flush=True)
