@@ -17,16 +17,19 @@ import random
 import resource
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from tests.ipc.payloads import COMPRESSIONS, FORMATS, written
 from tests.types import arrays
 
 import aljava
 import aljava.ipc
+from aljava.ipc.checksums import read_checksums
+from aljava.ipc.zones import Zones
 
 # What reading a payload may take beyond a multiple of its size: a read-ahead, a thread, what a batch of 40 rows holds.
 ALLOWANCE = 8 << 20
@@ -40,17 +43,50 @@ NUMBERS = (0, 1, 7, 8, 63, 64, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) -
 
 @functools.cache
 def payloads() -> list[tuple[str, bytes]]:
-    """Small payloads of all types, eight columns each, of both formats and every compression: (format, bytes)."""
+    """The payloads that are damaged, each with its format."""
+    return [*payloads_of_all_types(), *payloads_with_zones(), *payloads_of_other_kinds()]
+
+
+def payloads_of_all_types() -> Iterator[tuple[str, bytes]]:
+    """Small ones of eight columns each, of both formats, under every compression."""
     columns = list(arrays(ROWS).items())
     # Enough of each value for a codec to find something to save.
     columns += [("runs", pa.array([i // 10 for i in range(ROWS)])), ("text", pa.array(["flecha e arco"] * ROWS))]
-    made = []
     for start in range(0, len(columns), 8):
         table = pa.table(dict(columns[start : start + 8])).replace_schema_metadata({"made": "for damage"})
         for format_ in FORMATS:
             for compression in COMPRESSIONS:
-                made.append((format_, written(table.schema, table.to_batches(max_chunksize=25), format_, compression)))
-    return made
+                yield format_, written(table.schema, table.to_batches(max_chunksize=25), format_, compression)
+
+
+def payloads_with_zones() -> Iterator[tuple[str, bytes]]:
+    """Files with enough rows for zone maps, that compress to little."""
+    rows = range(20_000)
+    table = pa.table({"step": [i // 1000 for i in rows], "name": [f"name {i // 3000}" for i in rows]})
+    for batch_rows in (5_000, 20_000):
+        yield "file", written(table.schema, table.to_batches(max_chunksize=batch_rows), "file", "zstd")
+
+
+def payloads_of_other_kinds() -> Iterator[tuple[str, bytes]]:
+    """What Aljava does not write, but reads: older metadata, messages without a marker, dictionaries that grow."""
+    words = pa.array([f"word {i}" for i in range(9)])
+    growing = [
+        pa.record_batch([pa.DictionaryArray.from_arrays(pa.array([0, size - 1], pa.int8()), words[:size])], ["word"])
+        for size in (3, 6, 9)
+    ]
+    settings = (
+        {"emit_dictionary_deltas": True},
+        {"metadata_version": pa.ipc.MetadataVersion.V4},
+        {"use_legacy_format": True},
+    )
+    for format_, new in (("file", pa.ipc.new_file), ("stream", pa.ipc.new_stream)):
+        for options in settings:
+            sink = io.BytesIO()
+            with new(sink, growing[0].schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+                # A file cannot hold a second dictionary for a column, only what is added to the first.
+                for batch in growing if format_ == "stream" or "emit_dictionary_deltas" in options else growing[:1]:
+                    writer.write_batch(batch)
+            yield format_, sink.getvalue()
 
 
 def damaged(case: int) -> tuple[str, bytes]:
@@ -170,6 +206,11 @@ def read_all(format_: str, payload: bytes, way: int) -> pa.Table:
     open_ = aljava.ipc.open_file if format_ == "file" else aljava.ipc.open_stream
     with open_(source(payload), options=options) as reader:
         table = reader.read_all()
+        if format_ == "file":
+            read_checksums(reader.footer)
+            zones = Zones.from_metadata(dict(reader.footer.metadata), reader.schema)
+            if zones is not None:
+                zones.prune(pc.field(reader.schema.names[0]).is_null())
     try:
         table.validate(full=options.untrusted)
     except pa.ArrowInvalid as error:
@@ -178,7 +219,7 @@ def read_all(format_: str, payload: bytes, way: int) -> pa.Table:
 
 
 def answer(request: str) -> str:
-    """One request, one line; a file from elsewhere is read in every way, and counts as read when one of them reads it."""
+    """One request, one line; a file from elsewhere is read in every way, and counts as read if one of them reads it."""
     word, _, rest = request.partition(" ")
     if word == "case":
         return attempt(*damaged(int(rest)), way=int(rest) % len(WAYS))
