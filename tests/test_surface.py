@@ -4,8 +4,10 @@ import aljava
 
 PUBLIC = [
     "AljavaError",
+    "Comparison",
     "Dataset",
     "Written",
+    "compare",
     "dumps",
     "ipc",
     "loads",

@@ -201,12 +201,16 @@ def read_encapsulated(source: Any, limit: int) -> pa.Buffer | None:
     if prefix == CONTINUATION:
         prefix += _read(source, 4)
     if len(prefix) not in (4, 8):
-        raise InvalidData("the stream ends within the length of a message: the connection was cut, or it is no Arrow stream.")
+        raise InvalidData(
+            "the stream ends within the length of a message: the connection was cut, or it is no Arrow stream."
+        )
     length = int.from_bytes(prefix[-4:], "little", signed=True)
     if len(prefix) == 8 and length == 0:
         return None
     if length < 0 or length > limit:
-        raise InvalidData(f"a message claims {length} bytes of metadata, at most {limit} are accepted: this is no Arrow stream.")
+        raise InvalidData(
+            f"a message claims {length} bytes of metadata, at most {limit} are accepted: this is no Arrow stream."
+        )
     metadata = _read(source, length)
     if len(metadata) < length:
         raise InvalidData(f"the stream ends within the metadata of a message: {len(metadata)} of {length} bytes came.")

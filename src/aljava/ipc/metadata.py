@@ -29,7 +29,13 @@ from aljava.errors import InvalidData
 Int64s: TypeAlias = npt.NDArray[np.int64]
 KeyValues: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
-SCHEMA, DICTIONARY, BATCH, TENSOR, SPARSE_TENSOR = "schema", "dictionary batch", "record batch", "tensor", "sparse tensor"
+SCHEMA, DICTIONARY, BATCH, TENSOR, SPARSE_TENSOR = (
+    "schema",
+    "dictionary batch",
+    "record batch",
+    "tensor",
+    "sparse tensor",
+)
 V5 = 4
 """The number that stands for metadata version 5."""
 CODECS = ("lz4", "zstd")
@@ -200,11 +206,17 @@ def check_buffers(header: MessageHeader) -> None:
         return
     buffers, body = batch.buffers, header.body_length
     if len(buffers) and (int(buffers.min()) < 0 or int(buffers.max()) > body or int(buffers.sum(axis=1).max()) > body):
-        bad = int(np.flatnonzero((buffers < 0).any(axis=1) | (buffers > body).any(axis=1) | (buffers.sum(axis=1) > body))[0])
+        bad = int(
+            np.flatnonzero((buffers < 0).any(axis=1) | (buffers > body).any(axis=1) | (buffers.sum(axis=1) > body))[0]
+        )
         offset, length = buffers[bad].tolist()
-        raise InvalidData(f"buffer {bad} should lie within the {body} bytes of its body; offset {offset}, length {length}.")
+        raise InvalidData(
+            f"buffer {bad} should lie within the {body} bytes of its body; offset {offset}, length {length}."
+        )
     if batch.length < 0 or (len(batch.nodes) and int(batch.nodes.min()) < 0):
-        raise InvalidData(f"a {header.kind} of {batch.length} rows holds an array of a negative length: damaged metadata.")
+        raise InvalidData(
+            f"a {header.kind} of {batch.length} rows holds an array of a negative length: damaged metadata."
+        )
     if any(count < 0 for count in batch.variadic) or sum(batch.variadic) > len(buffers):
         raise InvalidData(f"views with {batch.variadic} data buffers among {len(buffers)} in all: damaged metadata.")
 
@@ -453,7 +465,9 @@ def _schema(table: _Table) -> SchemaHeader:
 def _field(table: _Table, budget: list[int], depth: int) -> FieldHeader:
     budget[0] -= 1
     if budget[0] < 0 or depth > _MAX_DEPTH:
-        raise InvalidData(f"a schema of {len(table.view)} bytes nests more fields than it can hold: damaged or hostile.")
+        raise InvalidData(
+            f"a schema of {len(table.view)} bytes nests more fields than it can hold: damaged or hostile."
+        )
     dictionary = table.child(4)
     return FieldHeader(
         name=table.text(0).decode("utf-8", "replace"),
