@@ -6,13 +6,16 @@ PUBLIC = [
     "AljavaError",
     "Comparison",
     "Dataset",
+    "Store",
     "Written",
+    "attach",
     "compare",
     "dumps",
     "ipc",
     "loads",
     "open",
     "read",
+    "sql",
     "write",
 ]
 

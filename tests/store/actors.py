@@ -33,9 +33,12 @@ class Moment:
     when: str
     """`before` or `after`."""
     function: str
-    """The name of a function of the store, or of a system call that the store makes."""
+    """The name of a function of the store, or of a system call that the store makes: `CALLER/CALL`."""
     count: int = 1
     """Which call of it."""
+
+    def __str__(self) -> str:
+        return f"{self.when} {self.function} {self.count}"
 
 
 def before(function: str, count: int = 1) -> Moment:
@@ -72,7 +75,9 @@ class Actor:
             if event.startswith("c_") and argument.__module__ not in ("posix", "fcntl"):
                 return
             when = "before" if event.endswith("call") else "after"
-            name = argument.__name__ if event.startswith("c_") else frame.f_code.co_name
+            name = frame.f_code.co_name
+            if event.startswith("c_"):
+                name += f"/{argument.__name__}"
             if isinstance(at, int) or (at.when, at.function) == (when, name):
                 seen += 1
             else:

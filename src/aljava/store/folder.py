@@ -370,7 +370,7 @@ class Folder:
             if not free:
                 os.close(descriptor)
                 return None
-        return Segment(work, descriptor, status.st_size, status.st_ino, status.st_blocks * 512 >= status.st_size)
+        return Segment(work, descriptor, status.st_size, status.st_ino, _is_dense(status))
 
     def _reserve(self, size: int) -> Segment:
         """A new segment of `size` bytes that has no memory yet, within the capacity."""
@@ -418,7 +418,8 @@ class Folder:
     def _retire(self, work: str, *, bound: bool = True) -> None:
         """Moves a segment that is ours by name, and that others may still read, into the pool."""
         status = os.stat(work)
-        if status.st_size < SMALL or not self.recycle:
+        if status.st_size < SMALL or not self.recycle or not _is_dense(status):
+            # One with holes was never filled: its writer died.
             os.unlink(work)
             return
         try:
@@ -529,6 +530,10 @@ def _still_named(path: str, descriptor: int, status: os.stat_result) -> bool:
     except BlockingIOError:  # a writer tests it: it has no such name any more
         return False
     return os.stat(path).st_ino == status.st_ino
+
+
+def _is_dense(status: os.stat_result) -> bool:
+    return status.st_blocks * 512 >= status.st_size
 
 
 def _note_use(descriptor: int, status: os.stat_result) -> None:
