@@ -91,6 +91,8 @@ class Comparison:
     @property
     def advice(self) -> str:
         """What to choose for the goal, and why, in a sentence."""
+        if not self.rows:
+            return "The table has no rows: any codec will do."
         best = self.choice
         others = [it for it in self.measured if it is not best]
         sentence = f'For {_GOAL_WORDS[self.goal]}, write this data with compression="{best.codec}": '

@@ -84,19 +84,17 @@ class _Printer:
 
         self._number += 1
         table = Table(
-            title=f"[bold cyan]{self._number}. {section.name}[/]  [dim]{section.about}[/]",
-            title_justify="left",
-            title_style="",
             box=box.SIMPLE_HEAD,
             show_edge=False,
             expand=True,
             padding=(0, 2, 0, 0),
             header_style="dim",
         )
-        table.add_column("step", min_width=12, max_width=24)
-        table.add_column("time", justify="right", no_wrap=True)
-        table.add_column("throughput", justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
+        # The same widths in every section, so that the eye can run down the page.
+        table.add_column("step", width=23)
+        table.add_column("time", justify="right", no_wrap=True, width=7)
+        table.add_column("rate", justify="right", no_wrap=True, width=9)
+        table.add_column("", no_wrap=True, width=1)
         table.add_column("what happened", ratio=1, overflow="fold")
         for step in section.steps:
             table.add_row(
@@ -106,7 +104,7 @@ class _Printer:
                 _outcome(step),
                 f"[red]{escape(step.error)}[/]" if step.error else escape(step.note),
             )
-        self._console.print()
+        self._console.print(f"\n[bold cyan]{self._number}. {section.name}[/]  [dim]{section.about}[/]")
         self._console.print(table)
         if section.comparison:
             self._console.print()

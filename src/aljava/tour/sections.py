@@ -20,6 +20,7 @@ from aljava.compare import Comparison, Measured, measure
 from aljava.errors import AljavaError, InvalidData, TransferError
 from aljava.objects import dumps, loads
 from aljava.placement import mapped_ranges, placement, span
+from aljava.queries import sql
 from aljava.sameness import checksum, difference
 from aljava.tour.data import TourData
 from aljava.tour.peer import Peer
@@ -292,7 +293,7 @@ def _ipc_stream(trip: _Trip, recorder: _Recorder) -> None:
         lie = placement(found, [span(content)])
         step.zero_copy = lie.all_inside
         step.note = (
-            f"nothing copied: all {lie.buffers} buffers lie in the stream's own memory"
+            f"all {lie.buffers} buffers lie in the stream's own memory"
             if lie.all_inside
             else f"{lie.buffers - lie.buffers_inside} of {lie.buffers} buffers were copied"
         )
@@ -305,7 +306,7 @@ def _ipc_stream(trip: _Trip, recorder: _Recorder) -> None:
             peer.input.close()
             rows = peer.answer()["rows"]
         ours, theirs = checksum(table), peer.answer()["checksum"]
-        step.note = f"a second process got {rows:,} rows and answers with their checksum, {theirs[:8]}"
+        step.note = f"a second process answers: {rows:,} rows, checksum {theirs[:8]}"
         step.holds(theirs == ours, f"the second process got something else: checksum {theirs[:8]}, not {ours[:8]}")
 
 
@@ -335,7 +336,7 @@ def _feather(trip: _Trip, recorder: _Recorder) -> None:
             found = api.read(path)
         step.same(table, found)
         raw = placement(found, mapped_ranges(os.path.realpath(path))).columns_inside
-        step.note = f"{_columns(raw, table)} without a copy, from the memory map"
+        step.note = f"{_columns(raw, table)} taken from the map without a copy"
         step.zero_copy = len(raw) == table.num_columns
     found = None
     with recorder.step("read as pandas") as step:
@@ -345,7 +346,7 @@ def _feather(trip: _Trip, recorder: _Recorder) -> None:
         with step.timed():
             frame = api.open(path).to_pandas(types_mapper=_pandas_types(table))
         arrow_backed = sum(isinstance(kind, pandas.ArrowDtype) for kind in frame.dtypes)
-        step.note = f"{len(frame.columns)} columns, {arrow_backed} of them Arrow-backed, where NumPy would not do"
+        step.note = f"{len(frame.columns)} columns, {arrow_backed} of them Arrow-backed"
         step.same(_plain(table), _plain(pa.Table.from_pandas(frame).select(table.column_names)))
     frame = None
     with recorder.step("read with a projection") as step:
@@ -366,7 +367,7 @@ def _feather(trip: _Trip, recorder: _Recorder) -> None:
         step.same(table, found)
         lie = placement(found, mapped_ranges(os.path.realpath(raw_path)))
         step.zero_copy = lie.all_inside
-        step.note = f"{lie.buffers_inside} of {lie.buffers} buffers lie in the map of the raw file"
+        step.note = f"{lie.buffers_inside} of {lie.buffers} buffers lie in the raw file's map"
 
 
 def _pandas() -> Any:
@@ -507,7 +508,7 @@ def _shared_memory(trip: _Trip, recorder: _Recorder) -> None:
         # Held until the second process is done: pages that two processes map are private to neither.
         held = store["table"]
         step.same(table, held)
-        step.note = f"shm://{store.name}/table, {charts.size(store.info('table').bytes)}"
+        step.note = f"{charts.size(store.info('table').bytes)} in /dev/shm, as one Arrow file"
     said: dict[str, Any] = {}
     number = _number_column(table)
     with recorder.step("get in a second process") as step:
@@ -518,13 +519,10 @@ def _shared_memory(trip: _Trip, recorder: _Recorder) -> None:
         inside, buffers, grown = said["buffers_inside"], said["buffers"], said["private_bytes"]
         step.holds(said["rows"] == table.num_rows, f"it got {said['rows']:,} rows of {table.num_rows:,}")
         if store.info("table").bytes < SMALL_BYTES:
-            step.note = "copied: under 64 KiB the store reads whole, which is faster than a map"
+            step.note = "copied: what is under 64 KiB is read whole, which is faster"
         else:
             step.zero_copy = True
-            step.note = (
-                f"nothing copied: all {buffers} buffers lie in the shared map; "
-                f"its private memory grew by {charts.size(grown)}"
-            )
+            step.note = f"all {buffers} buffers lie in the shared map; its private memory grew by {charts.size(grown)}"
             step.holds(inside == buffers, f"only {inside} of its {buffers} buffers lie in the shared map")
             step.holds(
                 grown < PRIVATE_BYTES + table.nbytes // 20,
@@ -584,11 +582,7 @@ def _compression(trip: _Trip, recorder: _Recorder) -> Comparison | None:
             measured.append(it)
             step.bytes, step.seconds = table.nbytes, it.write_seconds + it.read_seconds
             step.verified = True  # `measure` has compared, and would have raised
-            step.note = (
-                f"{charts.size(it.bytes)} ({_share(it.bytes, table.nbytes)}), written in "
-                f"{charts.seconds(it.write_seconds)}, read in {charts.seconds(it.read_seconds)}; "
-                f"{_columns(it.raw_columns, table)} left raw"
-            )
+            step.note = f"{_share(it.bytes, table.nbytes)} of its size; {_columns(it.raw_columns, table)} left raw"
     if not measured:
         return None
     return Comparison(tuple(measured), table.num_rows, table.num_rows, table.nbytes, "balanced")
@@ -604,10 +598,9 @@ def _sql(trip: _Trip, recorder: _Recorder) -> None:
         _must_stand(path, "write")
         group, number = _group_column(table), _number_column(table)
         step.bytes = 2 * table.select(list({name for name in (group, number) if name is not None})).nbytes
-        with step.timed(), duckdb.connect() as connection:
-            connection.register("file", api.read(path))
-            connection.register("shared", trip.store["table"])
-            found = connection.sql(_join("file", "shared", group, number)).to_arrow_table().to_pylist()
+        query = _join(path, f"shm://{trip.store.name}/table", group, number)
+        with step.timed():
+            found = sql(query).to_arrow_table().to_pylist()
         expected = _grouped(table, group, number)
         step.holds(len(found) == len(expected), f"the join has {len(found)} rows, and it should have {len(expected)}")
         for row in found:
@@ -625,7 +618,8 @@ def _sql(trip: _Trip, recorder: _Recorder) -> None:
 
 
 def _join(file: str, shared: str, group: str | None, number: str | None) -> str:
-    """Rows and sums of each group, of the file beside those of the shared table."""
+    """Rows and sums of each group, of the file beside those of the shared table, both by their address."""
+    file, shared = ("'" + address.replace("'", "''") + "'" for address in (file, shared))
     key = _quoted(group) if group else "0"
     total = f"sum({_quoted(number)})" if number else "null"
     return (
@@ -740,7 +734,7 @@ def _section_to_dict(section: Section) -> dict[str, Any]:
 
 
 _SECTIONS: tuple[tuple[str, str, Callable[[_Trip, _Recorder], Comparison | None]], ...] = (
-    ("IPC stream", "The table as bytes, in this process and through a pipe to another.", _ipc_stream),
+    ("IPC stream", "The table as bytes, here and through a pipe.", _ipc_stream),
     ("Feather", "The table as a file that every Arrow program reads.", _feather),
     ("Serialization", "Single objects to disk and back, as what they were.", _serialization),
     ("Shared memory", "One copy in memory, for every process of the machine.", _shared_memory),
