@@ -379,10 +379,10 @@ def _pandas() -> Any:
 
 
 def _pandas_types(table: pa.Table) -> Callable[[pa.DataType], Any]:
-    """What pandas would choose where that keeps the values, Arrow elsewhere.
+    """NumPy where that keeps the values, Arrow elsewhere.
 
     In NumPy, integers with nulls become floats and lose digits, a null among floats becomes a NaN; dates and decimals
-    become Python objects, about 100 bytes each.
+    become Python objects, about 100 bytes each. pandas' own text is of one kind, Arrow's of three.
     """
     import pandas
 
@@ -390,19 +390,14 @@ def _pandas_types(table: pa.Table) -> Callable[[pa.DataType], Any]:
 
     def choose(kind: pa.DataType) -> Any:
         plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        return None if text or (plain and kind not in nullable) else pandas.ArrowDtype(kind)
+        return None if plain and kind not in nullable else pandas.ArrowDtype(kind)
 
     return choose
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Names, types, values and nulls: what a pandas frame can hold of a table. It knows one kind of text."""
-
-    def kind(type: pa.DataType) -> pa.DataType:
-        return pa.large_string() if pa.types.is_string(type) else type
-
-    return table.cast(pa.schema([pa.field(column.name, kind(column.type)) for column in table.schema]))
+    """Names, types, values and nulls: what a pandas frame can hold of a table."""
+    return table.cast(pa.schema([pa.field(column.name, column.type) for column in table.schema]))
 
 
 # --- 3: serialization -------------------------------------------------------------------------------------------------
