@@ -134,11 +134,11 @@ def _taken_apart(obj: Any) -> Parts:
         frame = obj.to_frame(COLUMN)
         frame.attrs = {}
         table = to_table(frame)
-        detail = {"name": _plain_name(obj.name), "attrs": obj.attrs}
+        detail = {"name": _plain_name(obj.name), "attrs": obj.attrs, "arrow": _arrow_backed(frame)}
         return "pandas.Series", table.to_batches(), table.schema, detail
     if pandas and isinstance(obj, pandas.DataFrame):
         table = to_table(obj)
-        return "pandas.DataFrame", table.to_batches(), table.schema, None
+        return "pandas.DataFrame", table.to_batches(), table.schema, {"arrow": _arrow_backed(obj)}
     if polars and isinstance(obj, polars.Series):
         table = to_table(obj.to_frame(COLUMN))
         return (
@@ -161,6 +161,16 @@ def _of_arrays(kind: str, arrays: list[pa.Array], type: pa.DataType, detail: Any
 
 def _array_of_scalar(scalar: pa.Scalar) -> pa.Array:
     return pa.repeat(scalar, 1)
+
+
+def _arrow_backed(frame: Any) -> list[int]:
+    """Which columns of a pandas frame hold Arrow arrays.
+
+    pandas writes their types down as text that it cannot always read back: decimals come back as objects, and text in
+    another class.
+    """
+    arrow_dtype = sys.modules["pandas"].ArrowDtype
+    return [index for index, dtype in enumerate(frame.dtypes) if isinstance(dtype, arrow_dtype)]
 
 
 def _plain_name(name: Any) -> Any:
@@ -245,16 +255,24 @@ def _library(name: str) -> Any:
 
 
 def _to_series(schema: pa.Schema, batches: list[pa.RecordBatch], detail: Any) -> Any:
-    _library("pandas")
-    series = pa.Table.from_batches(batches, schema).to_pandas()[COLUMN]
+    series = _to_pandas(schema, batches, detail)[COLUMN]
     series.name = detail["name"]
     series.attrs = detail["attrs"]
     return series
 
 
 def _to_pandas(schema: pa.Schema, batches: list[pa.RecordBatch], detail: Any) -> Any:
-    _library("pandas")
-    return pa.Table.from_batches(batches, schema).to_pandas()
+    pandas = _library("pandas")
+    table = pa.Table.from_batches(batches, schema)
+    arrow = [] if detail is None else detail["arrow"]
+    # By type where that is clear, so that decimals never become Python objects, 100 bytes each.
+    elsewhere = {field.type for index, field in enumerate(schema) if index not in arrow}
+    mapped = {schema.field(index).type for index in arrow} - elsewhere
+    frame = table.to_pandas(types_mapper=lambda type: pandas.ArrowDtype(type) if type in mapped else None)
+    for index in arrow:
+        if frame.dtypes.iloc[index] != pandas.ArrowDtype(schema.field(index).type):
+            frame.isetitem(index, pandas.arrays.ArrowExtensionArray(table.column(index)))
+    return frame
 
 
 def _to_polars(schema: pa.Schema, batches: list[pa.RecordBatch], detail: Any) -> Any:
