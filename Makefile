@@ -35,6 +35,10 @@ lint: $(READY)  ## Check style and types.
 bench: $(READY)  ## Measure against the peers that are installed. BENCH='--only SCENARIO --quick' to choose.
 	$(BIN)/python -m bench $(BENCH)
 
+docs: $(READY)  ## Build the documentation into site/; warnings are errors.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 clean:  ## Remove what the other targets made.
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -83,6 +83,31 @@ def test_every_kind_of_address(path) -> None:
         same(aljava.read(file))
 
 
+def test_shared_memory() -> None:
+    address = "shm://test-api/table"
+    store = aljava.Store("test-api")
+    try:
+        for data in (TABLE, TABLE.to_reader(), TABLE.to_pandas(), pl.from_arrow(TABLE)):
+            written = aljava.write(data, address)
+            assert (written.rows, written.batches) == (1000, 1)
+            assert aljava.read(address).to_pylist() == TABLE.to_pylist()
+        aljava.write(TABLE, address, metadata={"author": "Ana"})
+        assert aljava.open(address).schema.metadata == {b"source": b"test", b"author": b"Ana"}
+        aljava.write(TABLE, address)
+        same(aljava.read(address))
+        same(aljava.read(address, columns=["id"], filter=pc.field("id") < 3), TABLE.slice(0, 3).select(["id"]))
+        with pytest.raises(AlreadyExists):
+            aljava.write(TABLE, address, mode="create")
+        aljava.write(TABLE.slice(0, 5), address, mode="append")
+        assert aljava.read(address).num_rows == 1005
+        with pytest.raises(InvalidOption, match="durable"):
+            aljava.write(TABLE, address, durable=True)
+        with pytest.raises(NotFound, match="shm://test-api/nothing"):
+            aljava.read("shm://test-api/nothing")
+    finally:
+        store.destroy()
+
+
 def test_relative_and_odd_names(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in (

@@ -5,12 +5,15 @@ import aljava
 PUBLIC = [
     "AljavaError",
     "Dataset",
+    "Store",
     "Written",
+    "attach",
     "dumps",
     "ipc",
     "loads",
     "open",
     "read",
+    "sql",
     "write",
 ]
 

@@ -82,6 +82,12 @@ def write(
         raise InvalidOption(f"batch_rows is {batch_rows}: it must be at least 1")
     place = locate(target)
     options = _write_options(compression)
+    if place.takes_tables and frames.in_memory(data) and mode != "append" and not metadata:
+        table = frames.to_table(data)
+        size = place.write(table, options, create=mode == "create", durable=durable)
+        if progress:
+            progress(table.num_rows, table.num_rows)
+        return Written(table.num_rows, len(table.to_batches()), size, time.perf_counter() - start)
     reader = frames.to_reader(data)
     schema = reader.schema
     if metadata:

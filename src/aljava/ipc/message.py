@@ -17,8 +17,6 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from aljava.errors import InvalidData
 from aljava.ipc.metadata import SCHEMA, MessageHeader, decode_message
 
@@ -180,55 +178,54 @@ def find_message(data: Any, start: int) -> int | None:
     return None
 
 
-def read_encapsulated(source: Any, limit: int) -> pa.Buffer | None:
+def read_encapsulated(source: Any) -> tuple[bytes, Any, Any] | None:
     """Read one encapsulated message from a source that can only be read forward.
 
-    Memory grows with what arrives, not with what a length claims: a body is read in pieces.
+    Memory grows with what arrives, not with what a length claims: what is long is read in pieces.
 
     Args:
         source: an object with `read(bytes)`, a pyarrow or Python file.
-        limit: the largest metadata to accept, in bytes.
 
     Returns:
-        The message from its marker to the end of its body, or None at the end of the stream.
+        (marker and length, metadata, body), or None at the end of the stream.
 
     Raises:
         InvalidData: the source ends within a message, or holds something else.
     """
-    prefix = _read(source, 4)
-    if not len(prefix) or prefix == bytes(4):
+    prefix = bytes(_read(source, 4, "the length of a message"))
+    if not prefix or prefix == bytes(4):
         return None
     if prefix == CONTINUATION:
-        prefix += _read(source, 4)
-    if len(prefix) not in (4, 8):
-        raise InvalidData("the stream ends within the length of a message: the connection was cut, or it is no Arrow stream.")
+        prefix += bytes(_read(source, 4, "the length of a message"))
     length = int.from_bytes(prefix[-4:], "little", signed=True)
     if len(prefix) == 8 and length == 0:
         return None
-    if length < 0 or length > limit:
-        raise InvalidData(f"a message claims {length} bytes of metadata, at most {limit} are accepted: this is no Arrow stream.")
-    metadata = _read(source, length)
-    if len(metadata) < length:
-        raise InvalidData(f"the stream ends within the metadata of a message: {len(metadata)} of {length} bytes came.")
-    body_length = decode_message(metadata).body_length
-    body = _read(source, body_length)
-    if len(body) < body_length:
-        raise InvalidData(f"the stream ends within the body of a message: {len(body)} of {body_length} bytes came.")
-    return pa.py_buffer(b"".join((prefix, metadata, body)))
+    if length < 8 or (len(prefix) < 8 and length > MOST_LEGACY_METADATA):
+        raise InvalidData(f"a message claims {length} bytes of metadata: this is no Arrow stream.")
+    metadata = _read(source, length, "the metadata of a message")
+    return prefix, metadata, _read(source, decode_message(metadata).body_length, "the body of a message")
 
 
+MOST_LEGACY_METADATA = 1 << 28
+"""Bytes of metadata beyond which four bytes without a marker are text rather than a length from before Arrow 0.15."""
 _PIECE = 1 << 24
 
 
-def _read(source: Any, size: int) -> bytes:
-    pieces: list[bytes] = []
+def _read(source: Any, size: int, what: str) -> Any:
+    """Exactly `size` bytes, or none at the very end of a source that stands between two messages."""
+    pieces: list[Any] = []
     left = size
     while left:
         piece = source.read(min(left, _PIECE))
         if not piece:
             break
-        pieces.append(bytes(piece))
+        pieces.append(piece)
         left -= len(piece)
+    if left and (pieces or size != 4):
+        raise InvalidData(
+            f"the stream ends within {what}: {size - left} of {size} bytes came. The connection was cut, or its "
+            "writer died; what came before is whole."
+        )
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

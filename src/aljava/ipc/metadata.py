@@ -29,7 +29,13 @@ from aljava.errors import InvalidData
 Int64s: TypeAlias = npt.NDArray[np.int64]
 KeyValues: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
-SCHEMA, DICTIONARY, BATCH, TENSOR, SPARSE_TENSOR = "schema", "dictionary batch", "record batch", "tensor", "sparse tensor"
+SCHEMA, DICTIONARY, BATCH, TENSOR, SPARSE_TENSOR = (
+    "schema",
+    "dictionary batch",
+    "record batch",
+    "tensor",
+    "sparse tensor",
+)
 V5 = 4
 """The number that stands for metadata version 5."""
 CODECS = ("lz4", "zstd")
@@ -129,7 +135,7 @@ class Footer(NamedTuple):
     """What the footer of a file says."""
 
     version: int
-    schema: SchemaHeader
+    """The metadata version less one: 4 stands for V5."""
     dictionaries: tuple[Block, ...]
     batches: tuple[Block, ...]
     metadata: KeyValues
@@ -175,16 +181,34 @@ def decode_footer(data: Any, limit: int) -> Footer:
     view = memoryview(data)
     try:
         table = _Table(view, _U32.unpack_from(view, 0)[0])
-        schema = table.child(1)
-        if schema is None:
+        if not table.where(1):
             raise InvalidData("the footer has no schema: the file is damaged. `aljava repair` walks its messages.")
         return Footer(
             version=table.number(0, _U16),
-            schema=_schema(schema),
             dictionaries=_blocks(table, 2, limit, DICTIONARY),
             batches=_blocks(table, 3, limit, BATCH),
             metadata=_key_values(table, 4),
         )
+    except struct.error:
+        raise _outside(view) from None
+
+
+def codec_of(data: Any) -> str | None:
+    """The codec of a batch, `"lz4"` or `"zstd"`, None for an uncompressed one; quicker than to decode all of it.
+
+    Args:
+        data: the FlatBuffers bytes of a record batch or dictionary batch message.
+
+    Raises:
+        InvalidData: the bytes point outside themselves, or name no known codec.
+    """
+    view = memoryview(data)
+    try:
+        message = _Table(view, _U32.unpack_from(view, 0)[0])
+        header = message.child(2)
+        if header is not None and message.byte(1) == 2:
+            header = header.child(1)
+        return None if header is None else _codec(header)
     except struct.error:
         raise _outside(view) from None
 
@@ -200,11 +224,17 @@ def check_buffers(header: MessageHeader) -> None:
         return
     buffers, body = batch.buffers, header.body_length
     if len(buffers) and (int(buffers.min()) < 0 or int(buffers.max()) > body or int(buffers.sum(axis=1).max()) > body):
-        bad = int(np.flatnonzero((buffers < 0).any(axis=1) | (buffers > body).any(axis=1) | (buffers.sum(axis=1) > body))[0])
+        bad = int(
+            np.flatnonzero((buffers < 0).any(axis=1) | (buffers > body).any(axis=1) | (buffers.sum(axis=1) > body))[0]
+        )
         offset, length = buffers[bad].tolist()
-        raise InvalidData(f"buffer {bad} should lie within the {body} bytes of its body; offset {offset}, length {length}.")
+        raise InvalidData(
+            f"buffer {bad} should lie within the {body} bytes of its body; offset {offset}, length {length}."
+        )
     if batch.length < 0 or (len(batch.nodes) and int(batch.nodes.min()) < 0):
-        raise InvalidData(f"a {header.kind} of {batch.length} rows holds an array of a negative length: damaged metadata.")
+        raise InvalidData(
+            f"a {header.kind} of {batch.length} rows holds an array of a negative length: damaged metadata."
+        )
     if any(count < 0 for count in batch.variadic) or sum(batch.variadic) > len(buffers):
         raise InvalidData(f"views with {batch.variadic} data buffers among {len(buffers)} in all: damaged metadata.")
 
@@ -430,16 +460,19 @@ def _message(view: memoryview) -> MessageHeader:
 
 
 def _batch(table: _Table) -> BatchHeader:
-    compression = table.child(3)
-    codec = None
-    if compression is not None:
-        number, method = compression.byte(0), compression.byte(1)
-        if number >= len(CODECS) or method:
-            raise InvalidData(f"a body compressed with codec {number}, method {method}; known are {CODECS}, method 0.")
-        codec = CODECS[number]
     start, count = table.vector(4, 8)
     variadic = struct.unpack_from(f"<{count}q", table.view, start) if count else ()
-    return BatchHeader(table.number(0, _I64), table.int64s(1, 2), table.int64s(2, 2), codec, variadic)
+    return BatchHeader(table.number(0, _I64), table.int64s(1, 2), table.int64s(2, 2), _codec(table), variadic)
+
+
+def _codec(table: _Table) -> str | None:
+    compression = table.child(3)
+    if compression is None:
+        return None
+    number, method = compression.byte(0), compression.byte(1)
+    if number >= len(CODECS) or method:
+        raise InvalidData(f"a body compressed with codec {number}, method {method}; known are {CODECS}, method 0.")
+    return CODECS[number]
 
 
 def _schema(table: _Table) -> SchemaHeader:
@@ -453,7 +486,9 @@ def _schema(table: _Table) -> SchemaHeader:
 def _field(table: _Table, budget: list[int], depth: int) -> FieldHeader:
     budget[0] -= 1
     if budget[0] < 0 or depth > _MAX_DEPTH:
-        raise InvalidData(f"a schema of {len(table.view)} bytes nests more fields than it can hold: damaged or hostile.")
+        raise InvalidData(
+            f"a schema of {len(table.view)} bytes nests more fields than it can hold: damaged or hostile."
+        )
     dictionary = table.child(4)
     return FieldHeader(
         name=table.text(0).decode("utf-8", "replace"),
@@ -482,8 +517,8 @@ def _blocks(table: _Table, number: int, limit: int, kind: str) -> tuple[Block, .
     if wrong.any():
         bad = int(np.flatnonzero(wrong)[0])
         raise InvalidData(
-            f"{kind} {bad} should lie within the first {limit} bytes of the file; the footer says offset {offset[bad]}, "
-            f"{metadata[bad]} bytes of metadata, {body[bad]} of body. The file is damaged or was cut: "
+            f"{kind} {bad} should lie within the first {limit} bytes of the file; the footer says offset "
+            f"{offset[bad]}, {metadata[bad]} bytes of metadata, {body[bad]} of body. The file is damaged or was cut: "
             "`aljava repair` saves what is whole."
         )
     return tuple(map(Block._make, zip(offset.tolist(), metadata.tolist(), body.tolist(), strict=True)))

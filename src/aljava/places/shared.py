@@ -12,7 +12,7 @@ from aljava.store import Store
 
 
 class SharedObject(Place):
-    """A table in a store of this machine's shared memory.
+    """A table in a store of this machine's shared memory, raw, so that whoever reads it copies nothing.
 
     Args:
         address: `shm://STORE/KEY`; special characters of the key may be percent-encoded, as in every address.
@@ -20,6 +20,8 @@ class SharedObject(Place):
     Raises:
         AddressError: no store or no key in the address.
     """
+
+    takes_tables = True
 
     def __init__(self, address: str) -> None:
         store, _, key = address.removeprefix("shm://").partition("/")
@@ -34,16 +36,16 @@ class SharedObject(Place):
         except KeyNotFound as error:
             raise NotFound(f"{self.address} does not exist") from error
 
-    def write(self, rows: pa.RecordBatchReader, options: Any, *, create: bool = False, durable: bool = False) -> int:
+    def write(self, rows: Any, options: Any, *, create: bool = False, durable: bool = False) -> int:
         if durable:
             raise InvalidOption(
-                f"{self.address}: shared memory does not outlive the machine; durable=True is for files"
+                f"{self.address}: shared memory does not outlive the machine's next start; durable=True is for files"
             )
         store = Store(self.store)
         if create and self.key in store:
             raise AlreadyExists(f'{self.address} exists already, and mode="create" does not replace it')
         store.put(rows, self.key)
-        return int(store.info(self.key).bytes)
+        return int(store.buffer(self.key).size)
 
     def sink(self, *, create: bool = False, durable: bool = False) -> AbstractContextManager[Any]:
         raise InvalidOption(f"{self.address} takes tables, not bytes")
