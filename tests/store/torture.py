@@ -191,6 +191,10 @@ def torture(
     """
     name = f"torture-{os.getpid()}"
     board = Scoreboard(writers + readers)
+    # Imports what pyarrow imports at first use, before there are forty processes that would each do so.
+    with Store(name) as store:
+        store["warm"] = _object(0, 1, 10_000)
+        _number(store.pop("warm"), 0)
 
     def start(index: int) -> int:
         board.lines[index, _BEAT] = time.monotonic_ns()
@@ -207,12 +211,13 @@ def torture(
     result = Counts()
     running = {index: start(index) for index in range(writers + readers)}
     asleep: dict[int, float] = {}
+    dying: list[int] = []
     begin = next_kill = next_stop = time.monotonic()
     while (now := time.monotonic()) - begin < seconds:
         if now > next_kill:
             index = random.randrange(writers if random.random() < 0.6 else writers + readers)
             os.kill(running[index], signal.SIGKILL)
-            os.waitpid(running[index], 0)
+            dying.append(running[index])
             asleep.pop(index, None)
             running[index] = start(index)
             result.kills += 1
@@ -237,10 +242,11 @@ def torture(
             elif index not in asleep and time.monotonic_ns() - board.lines[index, _BEAT] > 20e9:
                 result.hangs += 1
                 board.lines[index, _BEAT] = time.monotonic_ns()
+        dying = [child for child in dying if not os.waitpid(child, os.WNOHANG)[0]]
         time.sleep(0.002)
     for child in running.values():
         os.kill(child, signal.SIGKILL)
-    for child in running.values():
+    for child in [*running.values(), *dying]:
         os.waitpid(child, 0)
     time.sleep(0.5)  # the children that workers forked
     counted = board.total()

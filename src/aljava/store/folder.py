@@ -221,6 +221,20 @@ class Folder:
                 rename_new(segment.path, path)
                 return
 
+    def set_aside(self, segment: Segment) -> str:
+        """Keeps a filled segment under its name in `.work`, for links to lead to it; returns the path.
+
+        It goes to the pool by `retire`, or when this process ends.
+        """
+        os.close(segment.descriptor)
+        return segment.path
+
+    def retire(self, path: str) -> None:
+        """Gives up a segment that this process has set aside; whoever has a link to it or reads it keeps it."""
+        if os.path.basename(path).startswith(f"{self._writer}."):  # else it is that of the process we were forked from
+            with self.writing():
+                self._retire(path)
+
     def withdraw(self, name: str) -> None:
         """Takes an object's name away; readers keep what they hold. `FileNotFoundError` where there is none."""
         with self.writing():
