@@ -40,7 +40,7 @@ _PAGE = 4096
 _SLACK = 0.25
 # Segments of the pool that are tried before new memory is made: the first may still be read by someone.
 _TRIES = 8
-_KEPT_MAPPINGS = 8
+_KEPT_MAPPINGS = 64
 _SECONDS_BETWEEN_SWEEPS = 1.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_USES = 1.0
