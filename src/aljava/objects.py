@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from aljava import ipc
-from aljava.errors import InvalidData, InvalidOption, MissingDependency, UnsupportedType
+from aljava.errors import InvalidData, MissingDependency, UnsupportedType
 from aljava.frames import to_table
 
 KIND = b"aljava.kind"
@@ -55,7 +55,9 @@ def dumps(obj: Any, *, compression: str | None = None) -> pa.Buffer:
     if detail is not None:
         metadata[DETAIL] = json.dumps(detail).encode()
     sink = pa.BufferOutputStream()
-    with ipc.new_stream(sink, schema.with_metadata(metadata), options=_options(compression)) as writer:
+    with ipc.new_stream(
+        sink, schema.with_metadata(metadata), options=ipc.WriteOptions(compression or "none")
+    ) as writer:
         for batch in batches:
             writer.write_batch(batch.replace_schema_metadata(metadata))
     return sink.getvalue()
@@ -100,14 +102,6 @@ def loads(buffer: Any) -> Any:
         raise InvalidData(
             f"the buffer says that it holds a {kind}, and its columns do not fit that: {error}"
         ) from error
-
-
-def _options(compression: str | None) -> Any:
-    if compression in (None, "none"):
-        return ipc.IpcWriteOptions()
-    if compression in ("lz4", "zstd"):
-        return ipc.IpcWriteOptions(compression=compression)
-    raise InvalidOption(f"unknown compression {compression!r}")
 
 
 Parts = tuple[str, list[pa.RecordBatch], pa.Schema, Any]
