@@ -148,7 +148,9 @@ def test_what_is_no_table() -> None:
         aljava.compare(42)
 
 
-def test_nothing_is_left_behind(table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_leaks: None) -> None:
+def test_nothing_is_left_behind(
+    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     aljava.compare(table, codecs=["none", "auto"], repeat=2)
     with pytest.raises(InvalidOption):
