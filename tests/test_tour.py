@@ -93,12 +93,17 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", TABLES)
+QUICK = ["nulls", "odd names", "no numbers"]
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(it, marks=pytest.mark.long) for it in TABLES if it not in QUICK)]
+)
 def test_tables_of_other_kinds_go_through_too(name: str) -> None:
     assert failures(pa.table(TABLES[name])) == []
 
 
-@pytest.mark.parametrize("name", ["nulls", "text of all kinds", "nested"])
+@pytest.mark.parametrize("name", ["nulls", pytest.param("nested", marks=pytest.mark.long)])
 def test_tables_without_rows_go_through_too(name: str) -> None:
     assert failures(pa.table(TABLES[name]).slice(0, 0)) == []
 
@@ -228,14 +233,18 @@ def test_no_file_and_no_number() -> None:
 
 
 def test_a_second_process_that_ends_early_is_told_with_its_reason() -> None:
-    with Peer("share", "no such store!", "table", "") as peer, pytest.raises(TransferError, match="status 1.*store"):
+    with Peer("share", "no such store!", "table", "") as peer, pytest.raises(TransferError, match=r"status 1.*store"):
         peer.answer()
 
 
 def test_a_second_process_does_not_outlive_a_failure(no_leaks: None) -> None:
-    with pytest.raises(KeyboardInterrupt), Peer("receive") as peer:
-        peer.answer()
-        raise KeyboardInterrupt
+    def stopped() -> None:
+        with Peer("receive") as peer:
+            peer.answer()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
 
 
 def test_a_copy_in_the_second_process_would_be_seen() -> None:

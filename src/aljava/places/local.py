@@ -75,7 +75,9 @@ class LocalFile(Place):
             lock(descriptor, fcntl.LOCK_SH)
             # Looked at under the lock: an append may just have come to its end.
             if os.fstat(descriptor).st_size == 0:
-                raise InvalidData(f"{self.address} is empty (0 bytes): its writer has not finished, or failed; write it again")
+                raise InvalidData(
+                    f"{self.address} is empty (0 bytes): its writer failed or is not done; write it again"
+                )
         except BaseException:
             os.close(descriptor)
             raise
