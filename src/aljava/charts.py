@@ -125,7 +125,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterabl
         )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def bars(title: str, rows: Sequence[Bar], *, label_width: int = 64) -> str:
@@ -209,9 +211,7 @@ def comparison(measured: "Comparison") -> str:
         ),
         bars("Time to read", [Bar(it.codec, it.read_seconds, seconds(it.read_seconds), it is choice) for it in rows]),
     ]
-    points = [
-        Point(it.codec, (it.write_seconds + it.read_seconds) * 1e3, it.bytes / 1e6, it is choice) for it in rows
-    ]
+    points = [Point(it.codec, (it.write_seconds + it.read_seconds) * 1e3, it.bytes / 1e6, it is choice) for it in rows]
     against = scatter(
         "Size against time: nearer to the corner is better; hollow ones are beaten on both",
         points,

@@ -159,7 +159,12 @@ _GOAL_WORDS = {"speed": "speed", "size": "the smallest size", "balanced": "a bal
 
 
 def compare(
-    data: Any, *, codecs: Sequence[str] | None = None, repeat: int = 3, sample: int | None = None, goal: str = "balanced"
+    data: Any,
+    *,
+    codecs: Sequence[str] | None = None,
+    repeat: int = 3,
+    sample: int | None = None,
+    goal: str = "balanced",
 ) -> Comparison:
     """Measures codecs on this data, on this machine.
 
@@ -252,9 +257,7 @@ def sampled(table: pa.Table, rows: int | None) -> pa.Table:
     pieces = min(SAMPLE_PIECES, rows)
     cuts = [rows * index // pieces for index in range(pieces + 1)]
     starts = [(table.num_rows - rows) * index // max(1, pieces - 1) + cuts[index] for index in range(pieces)]
-    return pa.concat_tables(
-        [table.slice(start, cuts[index + 1] - cuts[index]) for index, start in enumerate(starts)]
-    )
+    return pa.concat_tables([table.slice(start, cuts[index + 1] - cuts[index]) for index, start in enumerate(starts)])
 
 
 def _touch(table: pa.Table) -> None:

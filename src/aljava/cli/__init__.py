@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from aljava.cli import sql
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
@@ -15,6 +16,8 @@ app = typer.Typer(
     help="Keep Arrow tables, share them between processes and ship them.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command("sql")(sql.command)
 
 
 @app.callback(invoke_without_command=True)
