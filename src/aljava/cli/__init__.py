@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from aljava.cli import sql
+from aljava.cli import compare, sql, tour
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
@@ -17,8 +17,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command("sql")(sql.command)
-
 
 @app.callback(invoke_without_command=True)
 def _options(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:
@@ -27,6 +25,11 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
 
         typer.echo(f"aljava {__version__}")
         raise typer.Exit
+
+
+app.command("tour")(tour.command)
+app.command("compare")(compare.command)
+app.command("sql")(sql.command)
 
 
 def main() -> None:
