@@ -25,16 +25,18 @@ import pyarrow as pa
 from pyarrow.ipc import RecordBatchFileWriter as PyArrowFileWriter
 from pyarrow.ipc import RecordBatchStreamWriter as PyArrowStreamWriter
 
-from aljava.errors import InvalidOption, SchemaMismatch
+from aljava.errors import InvalidData, InvalidOption, SchemaMismatch
 from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
-from aljava.ipc.checksums import digest, encode_checksums
+from aljava.ipc.checksums import digest, encode_checksums, read_checksums
 from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
 from aljava.ipc.metadata import DICTIONARY, Block, KeyValues, encode_batch, encode_footer, key_values
+from aljava.ipc.reader import RecordBatchFileReader
 from aljava.ipc.sinks import Output
-from aljava.ipc.zones import ZoneBuilder
+from aljava.ipc.zones import KEY as ZONES_KEY
+from aljava.ipc.zones import ZoneBuilder, Zones
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -345,6 +347,40 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
     def __init__(self, sink: Any, schema: Any, *, options: Any = None, metadata: Any = None):
         self._begin(sink, schema, options, metadata)
 
+    @classmethod
+    def resume(cls, sink: Any, reader: RecordBatchFileReader, *, options: Any = None) -> "RecordBatchFileWriter":
+        """Go on with a file: new batches stand where its end stood, then a new footer lists all.
+
+        What the file holds is neither read nor written again, but for the dictionaries of its first batch. Its
+        dictionaries grow; its metadata, statistics and checksums are kept, as far as it has any.
+
+        Args:
+            sink: takes the bytes from `reader.end_of_messages` on, such as an open file at that place.
+            reader: of the file.
+            options: how the new batches are written.
+
+        Raises:
+            InvalidData: the file's footer is damaged.
+
+        Example:
+            >>> import io, pyarrow as pa
+            >>> from aljava.ipc import open_file
+            >>> table, file = pa.table({"a": [1, 2, 3]}), io.BytesIO()
+            >>> with RecordBatchFileWriter(file, table.schema) as writer:
+            ...     writer.write_table(table)
+            >>> reader = open_file(file.getvalue())
+            >>> _ = file.seek(reader.end_of_messages)
+            >>> with RecordBatchFileWriter.resume(file, reader) as writer:
+            ...     writer.write_table(table)
+            >>> open_file(file.getvalue()).count_rows()
+            6
+        """
+        settings, _ = _settings(options)
+        writer = cls(sink, reader.schema, options=replace(settings, unify_dictionaries=True), metadata=reader.metadata)
+        assert writer._engine is not None
+        writer._engine.resume(reader)
+        return writer
+
 
 def new_stream(sink: Any, schema: Any, *, options: Any = None) -> RecordBatchStreamWriter:
     """Make a writer of the Arrow streaming format; see `RecordBatchStreamWriter`."""
@@ -502,6 +538,30 @@ class _Engine:
         self._zones = ZoneBuilder(schema) if is_file and settings.statistics else None
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
+
+    def resume(self, reader: RecordBatchFileReader) -> None:
+        """Take over what a file holds already."""
+        footer = reader.footer
+        self._started = True
+        self._position = reader.end_of_messages
+        self._batches = list(footer.batches)
+        for block in footer.dictionaries:
+            header = reader.header(block)
+            if header.dictionary_id is None:
+                raise InvalidData(f"the footer lists a {header.kind} at {block.offset} as a dictionary batch.")
+            self._dictionaries.setdefault(header.dictionary_id, []).append(block)
+        self._digests = read_checksums(footer)
+        listed = footer.dictionaries or footer.batches
+        if listed:  # all of a file's messages have checksums, or none
+            self.settings = replace(self.settings, checksums=bool(self._digests))
+        kept = footer.value(ZONES_KEY)
+        if self._zones is not None:
+            zones = Zones.from_metadata(dict(footer.metadata), self._schema)
+            self._zones = ZoneBuilder.resume(self._schema, zones, len(self._batches))
+        elif kept is not None:
+            self._metadata += ((ZONES_KEY, kept),)
+        if self.unifier is not None and self._batches:
+            self.unifier.add(reader.get_batch(0))
 
     def check_open(self) -> None:
         if self.closed:
