@@ -243,16 +243,19 @@ class _Writing:
             for batch in batches:
                 engine.put(batch, self._packing(batch, custom_metadata))
         else:
-            ahead: deque[tuple[Any, Any]] = deque()
+            ahead: deque[tuple[Any, Any, int]] = deque()
             in_flight = 0
             for batch in batches:
-                ahead.append((batch, self._packing(batch, custom_metadata)))
-                in_flight += batch.nbytes
+                packing = self._packing(batch, custom_metadata)
+                # Not `batch.nbytes`: pyarrow 26 dies of the null buffers of empty unions.
+                size = 0 if isinstance(packing, _AsIs) else sum(one.size for _, one in packing)
+                ahead.append((batch, packing, size))
+                in_flight += size
                 while in_flight > IN_FLIGHT:
-                    done, packing = ahead.popleft()
-                    in_flight -= done.nbytes
+                    done, packing, size = ahead.popleft()
+                    in_flight -= size
                     engine.put(done, packing)
-            for done, packing in ahead:
+            for done, packing, _ in ahead:
                 engine.put(done, packing)
         engine.flush()
 
@@ -518,6 +521,7 @@ class _Engine:
         self._output = output
         self._is_file = is_file
         self._schema = schema
+        self._schema_message = schema.serialize().to_pybytes()
         self._metadata = metadata
         self._started = self._failed = False
         self._position = output.tell() if is_file else 0
@@ -573,8 +577,7 @@ class _Engine:
         """Begin to compress a batch."""
         compression = self.compression
         if lowered.header.kind == DICTIONARY:
-            size = sum(0 if part is None else len(part) for part in lowered.buffers)
-            if size < SMALL_DICTIONARY:
+            if sum(0 if part is None else len(part) for part in lowered.buffers) < SMALL_DICTIONARY:
                 compression = _UNCOMPRESSED
         raw = self._raw_buffers(lowered) if self._raw else frozenset()
         return Packing(lowered.buffers, raw, compression, self.settings.use_threads)
@@ -585,6 +588,7 @@ class _Engine:
         if isinstance(messages, _AsIs):
             self._start()
             block = Block(self._position, messages.metadata_length, len(messages.message) - messages.metadata_length)
+            self._hash([messages.message], len(messages.message))
             self._emit([messages.message], len(messages.message))
             self._count(None, False, block)
         else:
@@ -627,14 +631,14 @@ class _Engine:
         metadata = encode_batch(header.batch.length, header.batch.nodes, table, size, **described)
         framed = frame(metadata, self._position, 64 if is_large else 8)
         block = Block(self._position, len(framed), size)
+        self._hash([framed, *pieces], len(framed) + size)
         self._emit([framed, *pieces], len(framed) + size)
         self._count(header.dictionary_id, header.is_delta, block)
 
     def end_stream(self) -> None:
         """Write the end-of-stream marker."""
         self._start()
-        self._output.write([END_OF_STREAM], len(END_OF_STREAM))
-        self._position += len(END_OF_STREAM)
+        self._emit([END_OF_STREAM], len(END_OF_STREAM))
 
     def footer(self) -> bytes:
         """The end of a file, behind the end of its stream."""
@@ -647,13 +651,13 @@ class _Engine:
             self._settle()
             digests = {offset: done for offset, done in self._digests.items() if offset in listed}
             entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
-        footer = encode_footer(schema_metadata(self._schema.serialize()), blocks, self._batches, entries)
+        footer = encode_footer(schema_metadata(self._schema_message), blocks, self._batches, entries)
         return footer + struct.pack("<i", len(footer)) + MAGIC
 
     def flush(self) -> None:
         """Let everything reach the sink, and let go of the batches."""
         self._settle()
-        self._guarded(self._output.flush)
+        self._flush()
 
     def close(self) -> None:
         """End the payload, unless the sink has failed, and let go of the sink."""
@@ -663,8 +667,8 @@ class _Engine:
                 self.end_stream()
                 if self._is_file:
                     footer = self.footer()
-                    self._output.write([footer], len(footer))
-                self._guarded(self._output.flush)
+                    self._emit([footer], len(footer))
+                self._flush()
         finally:
             self._output.close()
 
@@ -672,23 +676,25 @@ class _Engine:
         if self._started:
             return
         self._started = True
-        message = self._schema.serialize().to_pybytes()
         start = FILE_START if self._is_file else b""
-        self._emit_plain(start + message)
+        self._emit([start + self._schema_message], len(start) + len(self._schema_message))
         self.counts[0] += 1
 
-    def _emit_plain(self, data: bytes) -> None:
-        self._guarded(lambda: self._output.write([data], len(data)))
-        self._position += len(data)
-
     def _emit(self, pieces: list[Piece], size: int) -> None:
+        try:
+            self._output.write(pieces, size)
+        except BaseException:
+            self._failed = True
+            raise
+        self._position += size
+
+    def _hash(self, pieces: list[Piece], size: int) -> None:
+        """Begin to compute the checksum of the message that goes out next."""
         if self._is_file and self.settings.checksums:
             if size < LARGE:
                 self._digests[self._position] = digest(pieces)
             else:
                 self._hashing[self._position] = pool().submit(digest, pieces)
-        self._guarded(lambda: self._output.write(pieces, size))
-        self._position += size
 
     def _settle(self) -> None:
         """Wait for the checksums that threads are computing: they read the batches."""
@@ -696,9 +702,9 @@ class _Engine:
             self._digests[offset] = future.result()
         self._hashing.clear()
 
-    def _guarded(self, action: Any) -> None:
+    def _flush(self) -> None:
         try:
-            action()
+            self._output.flush()
         except BaseException:
             self._failed = True
             raise
@@ -847,6 +853,8 @@ def _is_old(options: Any) -> bool:
 
 def _columns(schema: Any, names: Sequence[str], option: str) -> list[int]:
     """The numbers of the columns with these names."""
+    if not names:
+        return []
     unknown = set(names) - set(schema.names)
     if unknown:
         raise InvalidOption(f"{option} names {sorted(unknown)}; the schema has the columns {schema.names}.")
