@@ -100,7 +100,7 @@ class RecordBatchStreamReader(PyArrowStreamReader):
     def __init__(self, source: Any, *, options: Any = None, memory_pool: Any = None):
         self._options, settings = _settings(options)
         buffer = _as_buffer(source)
-        self._view = memoryview(b"" if buffer is None else buffer)
+        self._view = memoryview(b"" if buffer is None else buffer).cast("B")
         self._at = 0
         with _STREAM:
             if buffer is None:
@@ -113,6 +113,7 @@ class RecordBatchStreamReader(PyArrowStreamReader):
             if self._options.columns is not None:
                 settings.included_fields = _numbers(read_schema(names), self._options.columns)
             self._open(input, options=settings, memory_pool=memory_pool)
+            _check_names(self.schema, deep=self._options.untrusted)
             self._check_next()
 
     def read_next_batch(self) -> Any:
@@ -225,6 +226,7 @@ class RecordBatchFileReader(PyArrowFileReader):
                 self._open(self._file, footer_offset=footer_offset)
                 self._settings.included_fields = _numbers(self.schema, self._options.columns)
             self._open(self._file, footer_offset=footer_offset, options=self._settings, memory_pool=memory_pool)
+            _check_names(self.schema, deep=self._options.untrusted)
             self._before = self._messages_before() if self._settings.included_fields else None
 
     def get_batch(self, i: int) -> Any:
@@ -300,7 +302,7 @@ class RecordBatchFileReader(PyArrowFileReader):
         return peek(self._metadata(block))[2] is not None
 
     def _metadata(self, block: Block) -> Any:
-        raw = memoryview(self._read(block.offset, block.metadata_length))
+        raw = memoryview(self._read(block.offset, block.metadata_length)).cast("B")
         return raw[8:] if raw[:4] == CONTINUATION else raw[4:]
 
     def _read(self, offset: int, size: int) -> Any:
@@ -528,6 +530,13 @@ def _read_footer(file: Any, end: int | None) -> Footer:
             "writes a new one."
         )
     return decode_footer(file.read_at(length, start_at), start_at)
+
+
+def _check_names(schema: Any, deep: bool) -> None:
+    """Names that are no UTF-8 make pyarrow stumble wherever they are looked at: better here than later."""
+    names = schema.names
+    if deep:
+        names.extend(map(str, schema.types))  # tells the names of nested fields, and looks at them
 
 
 def _numbers(schema: Any, columns: Sequence[str | int]) -> list[int]:

@@ -32,7 +32,7 @@ from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
-from aljava.ipc.metadata import DICTIONARY, Block, encode_batch, encode_footer, key_values
+from aljava.ipc.metadata import DICTIONARY, Block, KeyValues, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
 from aljava.ipc.zones import ZoneBuilder
 
@@ -143,8 +143,10 @@ class _Writing:
             arguments = {"metadata": metadata} if self._is_file else {}
             self._open(sink, schema, options=lowering, **arguments)  # type: ignore[attr-defined]
             return
+        # What can be wrong is found before a file is made.
+        raw, pairs = _columns(schema, settings.raw, "raw"), key_values(metadata)
         output = sink if isinstance(sink, _Record) else Output(sink)
-        self._engine = _Engine(output, schema, settings, self._is_file, metadata)
+        self._engine = _Engine(output, schema, settings, is_file=self._is_file, raw=raw, metadata=pairs)
         opened = pa.lib._RecordBatchFileWriter if self._is_file else pa.lib._RecordBatchStreamWriter
         if self._engine.unifier is not None:
             opened = pa.lib._RecordBatchStreamWriter  # replaces dictionaries, which then are unified
@@ -474,18 +476,20 @@ class _AsIs(NamedTuple):
 class _Engine:
     """Places messages one behind the other, keeps their places, and writes the end."""
 
-    def __init__(self, output: Any, schema: Any, settings: WriteOptions, is_file: bool, metadata: Any):
+    def __init__(
+        self, output: Any, schema: Any, settings: WriteOptions, *, is_file: bool, raw: list[int], metadata: KeyValues
+    ):
         self._output = output
         self._is_file = is_file
         self._schema = schema
-        self._metadata = key_values(metadata)
+        self._metadata = metadata
         self._started = self._failed = False
         self._position = output.tell() if is_file else 0
         self._dictionaries: dict[int, list[Block]] = {}
         self._batches: list[Block] = []
         self._digests: dict[int, int] = {}
         self._hashing: dict[int, Future[int]] = {}
-        self._raw = _columns(schema, settings.raw, "raw")
+        self._raw = raw
         self.settings = settings
         self.compression = Compression.parse(settings.compression)
         self.plan = Plan.of(schema)
