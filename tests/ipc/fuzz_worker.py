@@ -44,7 +44,7 @@ NUMBERS = (0, 1, 7, 8, 63, 64, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) -
 @functools.cache
 def payloads() -> list[tuple[str, bytes]]:
     """The payloads that are damaged, each with its format."""
-    return [*payloads_of_all_types(), *payloads_of_other_kinds()]
+    return [*payloads_of_all_types(), *payloads_with_zones(), *payloads_of_other_kinds()]
 
 
 def payloads_of_all_types() -> Iterator[tuple[str, bytes]]:
