@@ -36,6 +36,7 @@ from aljava.ipc.metadata import (
     SCHEMA,
     Block,
     Footer,
+    MessageHeader,
     check_buffers,
     decode_footer,
     decode_message,
@@ -282,6 +283,31 @@ class RecordBatchFileReader(PyArrowFileReader):
     def metadata(self) -> dict[bytes, bytes] | None:
         """The user's metadata of the file, or None; Aljava's own entries are in `footer`."""
         return {key: value for key, value in self.footer.metadata if not key.startswith(OWN_PREFIX)} or None
+
+    @property
+    def end_of_messages(self) -> int:
+        """Bytes from the start of the file to the end of the last message that its footer lists."""
+        listed = [block.end for block in (*self.footer.dictionaries, *self.footer.batches)]
+        if listed:
+            return max(listed)
+        prefix = bytes(self._read(len(FILE_START), 8))
+        is_marked = prefix[:4] == CONTINUATION
+        return (
+            len(FILE_START)
+            + (8 if is_marked else 4)
+            + int.from_bytes(prefix[4:] if is_marked else prefix[:4], "little")
+        )
+
+    def header(self, block: Block) -> MessageHeader:
+        """What the metadata of one message says.
+
+        Args:
+            block: where it stands, from `footer`.
+
+        Raises:
+            InvalidData: it says nothing that makes sense.
+        """
+        return decode_message(self._metadata(block))
 
     def _check_batch(self, i: int) -> None:
         if not self._dictionaries_checked:
