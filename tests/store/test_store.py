@@ -215,6 +215,14 @@ def test_the_same_name_is_the_same_store(store: Store) -> None:
     assert store.name in stores()
 
 
+def test_looking_at_a_store_that_is_not_there_leaves_none_behind(no_leaks: None) -> None:
+    with Store("not-there") as store:
+        assert (list(store), store.get("k"), store.infos(), store.trim(), "k" in store) == ([], None, [], 0, False)
+        assert store.stats().objects == 0
+        store.destroy()
+    assert "not-there" not in stores()
+
+
 def test_a_destroyed_store_begins_anew(store: Store) -> None:
     store["a"] = LARGE
     with Store(store.name) as other:
@@ -253,6 +261,7 @@ def test_info_of_many_batches_and_columns(store: Store) -> None:
 
 
 def test_a_file_that_is_no_object_is_named(store: Store) -> None:
+    store["t"] = SMALL
     Path(store.path, "odd.arrow").write_text("this is no Arrow file")
     with pytest.raises(InvalidData, match="'odd' ends with"):
         store.info("odd")
@@ -273,7 +282,7 @@ def test_a_notebook_shows_the_objects(store: Store) -> None:
     "key", ["../x", ".", "..", "a/b", "/etc/passwd", "🏹 aljava", "a\0b", "%2F", "a\nb", "x" * 249]
 )
 def test_odd_keys_are_kept_inside_the_store(store: Store, key: str) -> None:
-    around = set(os.listdir(os.path.dirname(store.path)))
+    around = {*os.listdir(os.path.dirname(store.path)), store.name}
     store[key] = SMALL
     assert list(store) == [key]
     assert store[key].equals(SMALL)
