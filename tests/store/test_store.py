@@ -179,6 +179,18 @@ def test_a_recycled_object_holds_no_byte_of_the_one_before(store: Store) -> None
     assert b"\xa5" * 8 not in store.buffer("t").to_pybytes()
 
 
+def test_a_copy_on_two_threads_is_exact(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways are tried on the first bytes of a large copy, and the faster one takes the rest."""
+    monkeypatch.setattr("aljava.store.filling._PROBE", 64 << 10)
+    monkeypatch.setattr("aljava.store.filling._COPIES_BETWEEN_PROBES", 2)
+    generator = np.random.default_rng(1)
+    for rows in (100_001, 100_003, 100_007, 100_019, 100_043):
+        table = pa.table({"n": generator.integers(0, 1 << 60, rows), "x": generator.random(rows)})
+        store["t"] = table
+        assert store["t"].equals(table)
+    assert store.stats().recycled_writes >= 3
+
+
 def test_without_recycling_memory_goes_back_at_once(no_leaks: None) -> None:
     with Store("plain", recycle=False) as store:
         for _ in range(3):
