@@ -152,8 +152,6 @@ def run(
             recorder = _Recorder(name, progress)
             comparison = visit(trip, recorder)
             sections.append(Section(name, about, tuple(recorder.steps), comparison))
-            # What the section held is free now; an allocator that keeps it would add up to the memory of all six.
-            pa.default_memory_pool().release_unused()
             if finished:
                 finished(sections[-1])
     comparison = next((section.comparison for section in sections if section.comparison), None)
@@ -255,6 +253,8 @@ class _Recorder:
     def step(self, name: str) -> Iterator[_Running]:
         if self._progress:
             self._progress(self._section, name)
+        # What the step before held is free now; an allocator that keeps it would add up to the memory of all steps.
+        pa.default_memory_pool().release_unused()
         running = _Running()
         verified: bool | None = False
         error = None
