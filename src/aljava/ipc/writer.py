@@ -57,6 +57,8 @@ TINY = 512
 """Bytes of body under which a batch is not worth compressing."""
 MOST_PARTS = 256
 """Parts of pyarrow's writing up to which a batch may be tiny."""
+FEW_ROWS = 8192
+"""Rows under which a batch is described at once rather than in another thread."""
 BATCH_ROWS = 131_072
 """Rows of the batches into which a table is cut where it is compressed."""
 
@@ -529,6 +531,7 @@ class _Engine:
         self._batches: list[Block] = []
         self._digests: dict[int, int] = {}
         self._hashing: dict[int, Future[int]] = {}
+        self._describing: Future[None] | None = None
         self._raw = raw
         self.settings = settings
         self.compression = Compression.parse(settings.compression)
@@ -576,9 +579,8 @@ class _Engine:
     def pack(self, lowered: Lowered) -> Packing:
         """Begin to compress a batch."""
         compression = self.compression
-        if lowered.header.kind == DICTIONARY:
-            if sum(0 if part is None else len(part) for part in lowered.buffers) < SMALL_DICTIONARY:
-                compression = _UNCOMPRESSED
+        if lowered.header.kind == DICTIONARY and sum(len(part or b"") for part in lowered.buffers) < SMALL_DICTIONARY:
+            compression = _UNCOMPRESSED
         raw = self._raw_buffers(lowered) if self._raw else frozenset()
         return Packing(lowered.buffers, raw, compression, self.settings.use_threads)
 
@@ -596,7 +598,7 @@ class _Engine:
                 packed, is_compressed = packing.result()
                 self.put_message(lowered, packed, is_compressed)
         if self._zones is not None:
-            self._zones.add(batch, compressed=is_compressed)
+            self._describe(self._zones, batch, is_compressed)
 
     def as_is(self, batch: Any, parts: list[Any]) -> "_AsIs | None":
         """A tiny batch as pyarrow wrote it, if it holds its rows and nothing else."""
@@ -643,12 +645,12 @@ class _Engine:
     def footer(self) -> bytes:
         """The end of a file, behind the end of its stream."""
         blocks = [block for blocks in self._dictionaries.values() for block in blocks]
+        self._settle()
         entries = list(self._metadata)
         if self._zones is not None:
             entries += self._zones.finish().items()
         if self.settings.checksums:
             listed = {block.offset for block in (*blocks, *self._batches)}
-            self._settle()
             digests = {offset: done for offset, done in self._digests.items() if offset in listed}
             entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
         footer = encode_footer(schema_metadata(self._schema_message), blocks, self._batches, entries)
@@ -696,8 +698,21 @@ class _Engine:
             else:
                 self._hashing[self._position] = pool().submit(digest, pieces)
 
+    def _describe(self, zones: ZoneBuilder, batch: Any, is_compressed: bool) -> None:
+        """Describe a batch, in another thread where that takes longer than to ask for one."""
+        if self._describing is not None:
+            self._describing.result()
+            self._describing = None
+        if batch.num_rows < FEW_ROWS:
+            zones.add(batch, compressed=is_compressed)
+        else:
+            self._describing = pool().submit(zones.add, batch, compressed=is_compressed)
+
     def _settle(self) -> None:
-        """Wait for the checksums that threads are computing: they read the batches."""
+        """Wait for the threads that read the batches, to describe them and to compute their checksums."""
+        if self._describing is not None:
+            self._describing.result()
+            self._describing = None
         for offset, future in self._hashing.items():
             self._digests[offset] = future.result()
         self._hashing.clear()
