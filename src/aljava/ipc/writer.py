@@ -576,9 +576,8 @@ class _Engine:
     def pack(self, lowered: Lowered) -> Packing:
         """Begin to compress a batch."""
         compression = self.compression
-        if lowered.header.kind == DICTIONARY:
-            if sum(0 if part is None else len(part) for part in lowered.buffers) < SMALL_DICTIONARY:
-                compression = _UNCOMPRESSED
+        if lowered.header.kind == DICTIONARY and sum(len(part or b"") for part in lowered.buffers) < SMALL_DICTIONARY:
+            compression = _UNCOMPRESSED
         raw = self._raw_buffers(lowered) if self._raw else frozenset()
         return Packing(lowered.buffers, raw, compression, self.settings.use_threads)
 
