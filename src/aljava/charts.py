@@ -108,13 +108,16 @@ def callout(text: str) -> str:
     return f'<div class="callout">{escape(text)}</div>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()) -> str:
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = (), widths: Sequence[int] = ()
+) -> str:
     """A table; the cells are HTML.
 
     Args:
         header: the names of the columns.
         rows: the cells.
         numeric: indexes of the columns that are set to the right.
+        widths: widths of the columns in percent; by default the browser decides.
     """
     right = set(numeric)
 
@@ -125,8 +128,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterabl
         )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    columns = "".join(f'<col style="width:{width}%">' for width in widths)
     return (
-        f'<div class="scroll"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<div class="scroll"><table><colgroup>{columns}</colgroup><thead><tr>{cells("th", header)}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -176,9 +181,9 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
         x, y = at(most_x * step / 4, most_y * step / 4)
         parts.append(
             f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{left + plot_width}" y2="{y:.1f}"/>'
-            f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{most_y * step / 4:.3g}</text>'
+            f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{_tick(most_y * step / 4)}</text>'
             f'<text class="tick" x="{x:.1f}" y="{top + plot_height + 18}" text-anchor="middle">'
-            f"{most_x * step / 4:.3g}</text>"
+            f"{_tick(most_x * step / 4)}</text>"
         )
     parts.append(
         f'<text class="axis" x="{left + plot_width / 2}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>'
@@ -212,12 +217,18 @@ def comparison(measured: "Comparison") -> str:
         ),
         bars("Time to read", [Bar(it.codec, it.read_seconds, seconds(it.read_seconds), it is choice) for it in rows]),
     ]
-    points = [Point(it.codec, (it.write_seconds + it.read_seconds) * 1e3, it.bytes / 1e6, it is choice) for it in rows]
+    times = [it.write_seconds + it.read_seconds for it in rows]
+    time_unit, time_scale = ("seconds", 1.0) if max(times) >= 2 else ("milliseconds", 1e3)
+    size_unit, size_scale = ("GB", 1e9) if max(it.bytes for it in rows) >= 2e9 else ("MB", 1e6)
+    points = [
+        Point(it.codec, time * time_scale, it.bytes / size_scale, it is choice)
+        for it, time in zip(rows, times, strict=True)
+    ]
     against = scatter(
         "Size against time: nearer to the corner is better; hollow ones are beaten on both",
         points,
-        "milliseconds to write and read",
-        "MB",
+        f"{time_unit} to write and read",
+        size_unit,
     )
     figures = table(
         ("codec", "size", "of memory", "write", "read", "columns left raw"),
@@ -250,6 +261,10 @@ def _x(point: Point) -> float:
 
 def _y(point: Point) -> float:
     return point.y
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _ceiling(value: float) -> float:
@@ -307,7 +322,14 @@ def terminal_bars(measured: "Comparison") -> Any:
     from rich.table import Table
 
     choice = measured.choice
-    grid = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0), show_edge=False)
+    grid = Table(
+        box=box.SIMPLE_HEAD,
+        expand=True,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        header_style="dim",
+        border_style="dim",
+    )
     grid.add_column("codec", no_wrap=True, min_width=7)
     for title in ("size", "write", "read"):
         grid.add_column("", ratio=1, no_wrap=True, min_width=6)

@@ -89,6 +89,7 @@ class _Printer:
             expand=True,
             padding=(0, 2, 0, 0),
             header_style="dim",
+            border_style="dim",
         )
         # The same widths in every section, so that the eye can run down the page.
         table.add_column("step", width=23)
