@@ -245,7 +245,7 @@ def comparison(measured: "Comparison") -> str:
         ],
         numeric=range(1, 6),
     )
-    return f'<div class="aljava">{style()}<div class="charts">{"".join(charts)}</div>{against}{figures}</div>'
+    return f'<div class="charts">{"".join(charts)}</div>{against}{figures}'
 
 
 def _figure(title: str, width: int, height: int, content: str) -> str:
