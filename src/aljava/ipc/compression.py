@@ -93,6 +93,8 @@ class Packing:
 
     def __init__(self, buffers: Sequence[Part], raw: frozenset[int], compression: Compression, threads: bool):
         self._packed: list[Packed] = [(part, -1) for part in buffers]
+        self.size = sum(0 if part is None else len(part) for part in buffers)
+        """Bytes of the buffers before compression."""
         self._jobs: list[tuple[list[int], Future[list[Packed]] | None]] = []
         self._compression = compression
         if compression.codec is None:

@@ -104,7 +104,7 @@ class Zones:
         """Say which zones can hold a row that a filter selects.
 
         A zone that is left out holds none. A zone that is kept need not hold one: a filter that cannot be judged (it
-        casts, compares with NaN, names columns without bounds, or fails) keeps every zone.
+        casts, compares with NaN, names columns without bounds, or fails) keeps every zone. Threads may ask at once.
 
         Args:
             filter: an expression over the columns of the file.
