@@ -1,29 +1,42 @@
-"""Addresses: from what a user writes to the place that it names.
+"""Addresses: from what a user writes to the places that it names.
 
-======================  ==================================================
-`"x.arrow"`, a `Path`   a file of this machine (`file://` too)
-`"shm://STORE/KEY"`     an object in a store of shared memory
-`b"…"`, `pa.Buffer`     bytes of this process
-`open("x", "rb")`       a file object
-======================  ==================================================
+==============================  ======================================================
+`"x.arrow"`, a `Path`           a file of this machine (`file://` too)
+`"day=*/x.arrow"`, a folder     the files in it, with their Hive partitions
+`["x.arrow", "y.arrow"]`        several addresses as one table
+`"shm://STORE/KEY"`             an object in a store of shared memory
+`"s3://BUCKET/KEY"`, `"gs://"`  objects of a file system of pyarrow or fsspec
+`"https://HOST/x.arrow"`        a file on a web server
+`b"…"`, `pa.Buffer`             bytes of this process
+`open("x", "rb")`               a file object
+==============================  ======================================================
 """
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from aljava.errors import AddressError
+from aljava.errors import AddressError, InvalidOption
 from aljava.places.place import Place
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-KINDS = "a path, file://, shm://STORE/KEY, a buffer or a file object"
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+KINDS = (
+    "a path, file://, shm://STORE/KEY, http(s)://, s3://, gs://, abfs://, hdfs:// or what else fsspec knows, "
+    "a buffer or a file object"
+)
 
 
-def locate(address: Any) -> Place:
-    """The place that an address names. Nothing is opened or looked for yet.
+def locate(address: Any, *, filesystem: Any = None, storage_options: Mapping[str, Any] | None = None) -> Place:
+    """The one place that an address names. Nothing is opened or looked for yet.
+
+    Args:
+        address: what the module's docstring lists, but no glob and no list.
+        filesystem: of pyarrow or fsspec, in which the address is a path.
+        storage_options: for fsspec's file system, or `headers` for http.
 
     Raises:
         AddressError: no known kind of address, or a malformed one.
@@ -34,7 +47,9 @@ def locate(address: Any) -> Place:
     """
     if isinstance(address, Place):
         return address
-    if isinstance(address, str) and (match := _SCHEME.match(address)):
+    if filesystem is not None or storage_options is not None:
+        return _with_options(address, filesystem, storage_options)
+    if isinstance(address, str) and (match := SCHEME.match(address)):
         return _by_scheme(address, match[1].lower())
     if isinstance(address, str | os.PathLike):
         if not os.fspath(address):
@@ -53,19 +68,56 @@ def locate(address: Any) -> Place:
     raise AddressError(f"a {type(address).__qualname__} is no address: give {KINDS}")
 
 
+def local_path(address: str) -> str:
+    """The path behind a `file://` address.
+
+    Raises:
+        AddressError: it names another machine.
+
+    Example:
+        >>> local_path("file:///tmp/a%20b")
+        '/tmp/a b'
+    """
+    parts = urlsplit(address)
+    if parts.netloc not in ("", "localhost"):
+        raise AddressError(f"{address} names another machine ({parts.netloc}): file:// is for this one")
+    # The path as it stands, with what urlsplit takes for a query or a fragment.
+    return unquote(address[len("file://") + len(parts.netloc) :])
+
+
 def _by_scheme(address: str, scheme: str) -> Place:
-    if scheme == "file":
-        from aljava.places.local import LocalFile
+    match scheme:
+        case "file":
+            from aljava.places.local import LocalFile
 
-        parts = urlsplit(address)
-        if parts.netloc not in ("", "localhost"):
-            raise AddressError(f"{address} names another machine ({parts.netloc}): file:// is for this one")
-        return LocalFile(unquote(parts.path))
-    if scheme == "shm":
-        from aljava.places.shared import SharedObject
+            return LocalFile(local_path(address))
+        case "shm":
+            from aljava.places.shared import SharedObject
 
-        return SharedObject(address)
-    raise AddressError(f"{address.partition('?')[0]} is of an unknown kind ({scheme}://): give {KINDS}")
+            return SharedObject(address)
+        case "http" | "https":
+            from aljava.places.http import HttpFile
+
+            return HttpFile(address)
+    from aljava.places.remote import RemoteFile, find
+
+    return RemoteFile(*find(address))
+
+
+def _with_options(address: Any, filesystem: Any, storage_options: Mapping[str, Any] | None) -> Place:
+    if not isinstance(address, str | os.PathLike):
+        raise InvalidOption("filesystem= and storage_options= are for addresses that are text")
+    text = os.fspath(address)
+    match = SCHEME.match(text)
+    if filesystem is None and match is None:
+        raise InvalidOption(f"{text} is a path of this machine, which has no storage_options")
+    if filesystem is None and match is not None and match[1].lower() in ("http", "https"):
+        from aljava.places.http import HttpFile
+
+        return HttpFile(text, storage_options)
+    from aljava.places.remote import RemoteFile, find
+
+    return RemoteFile(*find(text, filesystem, storage_options))
 
 
 def _is_buffer(address: Any) -> bool:

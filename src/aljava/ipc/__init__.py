@@ -1,45 +1,53 @@
-"""The Arrow IPC format, under the names of `pyarrow.ipc`: change one import and a program runs on Aljava."""
+"""The Arrow IPC format, under the names of `pyarrow.ipc`: change one import and a program runs on Aljava.
+
+Writers and readers are Aljava's. Beside pyarrow's options they take `WriteOptions` and `ReadOptions`. What needs no
+improvement is pyarrow's own object.
+"""
 
 from pyarrow.ipc import (
+    Alignment,
     IpcReadOptions,
-    IpcWriteOptions,
     Message,
     MessageReader,
     MetadataVersion,
     ReadStats,
-    RecordBatchFileReader,
-    RecordBatchFileWriter,
     RecordBatchReader,
-    RecordBatchStreamReader,
-    RecordBatchStreamWriter,
     WriteStats,
-    deserialize_pandas,
     get_record_batch_size,
     get_tensor_size,
-    new_file,
-    new_stream,
-    open_file,
-    open_stream,
     read_message,
     read_record_batch,
     read_schema,
     read_tensor,
-    serialize_pandas,
     write_tensor,
 )
 
+from aljava.ipc.frames import deserialize_pandas, serialize_pandas
+from aljava.ipc.reader import ReadOptions, RecordBatchFileReader, RecordBatchStreamReader, open_file, open_stream
+from aljava.ipc.writer import (
+    IpcWriteOptions,
+    RecordBatchFileWriter,
+    RecordBatchStreamWriter,
+    WriteOptions,
+    new_file,
+    new_stream,
+)
+
 __all__ = [
+    "Alignment",
     "IpcReadOptions",
     "IpcWriteOptions",
     "Message",
     "MessageReader",
     "MetadataVersion",
+    "ReadOptions",
     "ReadStats",
     "RecordBatchFileReader",
     "RecordBatchFileWriter",
     "RecordBatchReader",
     "RecordBatchStreamReader",
     "RecordBatchStreamWriter",
+    "WriteOptions",
     "WriteStats",
     "deserialize_pandas",
     "get_record_batch_size",

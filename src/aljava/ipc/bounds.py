@@ -10,6 +10,7 @@ A bound is true, not tight: every value lies between `min` and `max`, but need n
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ _BYTES = {
 }  # fmt: skip
 
 
+@lru_cache(1024)
 def bounds_type(type: pa.DataType) -> pa.DataType | None:
     """Return the type that the bounds of a column have, or None if its values have no order.
 
@@ -72,6 +74,7 @@ def bounds_type(type: pa.DataType) -> pa.DataType | None:
     return type if _has_offsets(type) else None
 
 
+@lru_cache(1024)
 def zone_type(type: pa.DataType) -> pa.StructType:
     """Return the type of what is kept of a column for each zone: `struct<min, max, nulls>`, or only `nulls`.
 
@@ -100,10 +103,30 @@ def sort_order(array: pa.Array) -> Rows:
     return np.asarray(pc.sort_indices(comparable(array))).astype(np.int64)
 
 
-def bounds_in_order(minima: pa.Array, maxima: pa.Array) -> bool:
+def are_in_order(minima: pa.Array, maxima: pa.Array) -> bool:
     """Return whether no minimum lies above its maximum, and none is NaN; both arrays of one `bounds_type`."""
-    minima, maxima = comparable(minima), comparable(maxima)
-    return bool(pc.all(pc.less_equal(minima, maxima), min_count=0).as_py())
+    if _dtype(minima.type) is not None and not minima.null_count and not maxima.null_count:
+        dtype = np.dtype(_dtype(minima.type))
+        return bool((_fixed_width(minima, dtype) <= _fixed_width(maxima, dtype)).all())
+    return bool(pc.all(pc.less_equal(comparable(minima), comparable(maxima)), min_count=0).as_py())
+
+
+class Cuts:
+    """How a stretch of rows is cut into zones: made once for all columns.
+
+    Args:
+        starts: the row at which each zone begins, ascending from 0; no zone is empty.
+        rows: the rows of the stretch.
+    """
+
+    def __init__(self, starts: Rows, rows: int) -> None:
+        self.starts = starts
+        self.lengths = np.diff(starts, append=rows)
+        self.none = np.zeros(len(starts), np.int64)
+        self.all = np.ones(len(starts), np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.starts)
 
 
 class Collector(ABC):
@@ -112,15 +135,21 @@ class Collector(ABC):
     def __init__(self, type: pa.DataType) -> None:
         self._zone_type = zone_type(type)
         self._nulls: list[Rows] = []
+        # Where nulls are not in a bitmap of the column, nobody counts them.
+        self._counts_nulls = not (pa.types.is_union(type) or pa.types.is_run_end_encoded(type))
+        self._is_null_type = pa.types.is_null(type)
 
     @abstractmethod
-    def add(self, array: pa.Array, starts: Rows) -> None:
-        """Take the next array of the column.
+    def add(self, array: pa.Array, cuts: Cuts) -> None:
+        """Take the next array of the column, at least one value, and how it is cut into zones."""
 
-        Args:
-            array: the values, at least one.
-            starts: the row at which each zone begins, ascending from 0; no zone is empty.
-        """
+    def _count_nulls(self, array: pa.Array, validity: Mask | None, cuts: Cuts) -> Rows:
+        """Count nulls zone by zone; -1 where they are not in the bitmap of the column."""
+        if not self._counts_nulls or (isinstance(array, pa.DictionaryArray) and array.dictionary.null_count):
+            return _unknown(len(cuts))
+        if self._is_null_type:
+            return cuts.lengths
+        return cuts.none if validity is None else cuts.lengths - np.add.reduceat(validity, cuts.starts, dtype=np.int64)
 
     @abstractmethod
     def skip(self, zones: int) -> None:
@@ -131,9 +160,9 @@ class Collector(ABC):
         """Return the arrays of minima and of maxima."""
 
     def finish(self) -> pa.StructArray:
-        """Return what was gathered, one row a zone, as `zone_type` of the column's type."""
-        nulls = np.concatenate([np.empty(0, np.int64), *self._nulls])
-        arrays = [*self._ends(), pa.array(nulls, mask=nulls < 0)]
+        """Return what was gathered, one row for each of at least one zone, as `zone_type` of the column's type."""
+        nulls = _joined(self._nulls)
+        arrays = [*self._ends(), _from_values(pa.int64(), nulls, nulls >= 0)]
         return pa.StructArray.from_arrays(arrays, fields=list(self._zone_type))
 
 
@@ -154,8 +183,8 @@ def collector(type: pa.DataType) -> Collector:
 class _OnlyNulls(Collector):
     """Nested columns, and whatever else has no order."""
 
-    def add(self, array: pa.Array, starts: Rows) -> None:
-        self._nulls.append(_null_counts(array, _validity(array), starts))
+    def add(self, array: pa.Array, cuts: Cuts) -> None:
+        self._nulls.append(self._count_nulls(array, _validity(array), cuts))
 
     def skip(self, zones: int) -> None:
         self._nulls.append(_unknown(zones))
@@ -176,16 +205,16 @@ class _FixedWidth(Collector):
         # What stands for a zone of which nothing is known.
         self._blank = np.zeros((1, 2), np.int64) if pa.types.is_decimal128(type) else np.zeros(1, _dtype(type) or "u1")
 
-    def add(self, array: pa.Array, starts: Rows) -> None:
+    def add(self, array: pa.Array, cuts: Cuts) -> None:
         validity = _validity(array)
-        nulls = _null_counts(array, validity, starts)
-        known = nulls < _lengths(array, starts)
-        if not known.any():
-            self._append(self._nothing(len(starts)), self._nothing(len(starts)), known, nulls)
+        nulls = self._count_nulls(array, validity, cuts)
+        known = cuts.all if validity is None else nulls < cuts.lengths
+        if validity is not None and not known.any():
+            self._append(self._nothing(len(cuts)), self._nothing(len(cuts)), known, nulls)
             return
-        minima, maxima = self._measure(array, validity, starts)
+        minima, maxima = self._measure(array, validity, cuts)
         if minima.dtype.kind == "f":
-            known &= ~(np.isnan(minima) | np.isnan(maxima))
+            known = known & ~(np.isnan(minima) | np.isnan(maxima))
         self._append(minima, maxima, known, nulls)
 
     def skip(self, zones: int) -> None:
@@ -200,46 +229,39 @@ class _FixedWidth(Collector):
         self._known.append(known)
         self._nulls.append(nulls)
 
-    def _measure(
-        self, array: pa.Array, validity: Mask | None, starts: Rows
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def _measure(self, array: pa.Array, validity: Mask | None, cuts: Cuts) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         if pa.types.is_boolean(array.type):
-            return _reduce(_bits(array.buffers()[1], array.offset, len(array)), validity, starts)
+            return _reduce(_bits(array.buffers()[1], array.offset, len(array)), validity, cuts.starts)
         values = _fixed_width(array, self._blank.dtype)
         # NumPy compares half floats one by one, thirty times slower than the floats that they become.
-        return _reduce(values.astype(np.float32) if values.dtype == np.float16 else values, validity, starts)
+        return _reduce(values.astype(np.float32) if values.dtype == np.float16 else values, validity, cuts.starts)
 
     def _ends(self) -> list[pa.Array]:
-        known = np.concatenate([np.empty(0, np.bool_), *self._known])
-        return [self._array(chunks, known) for chunks in (self._minima, self._maxima)]
+        known = _joined(self._known)
+        return [self._array(_joined(chunks), known) for chunks in (self._minima, self._maxima)]
 
-    def _array(self, chunks: list[npt.NDArray[Any]], known: Mask) -> pa.Array:
-        values = np.concatenate([self._nothing(0), *chunks]).astype(self._blank.dtype, copy=False)
+    def _array(self, values: npt.NDArray[Any], known: Mask) -> pa.Array:
         if pa.types.is_boolean(self._bound):
             values = np.packbits(values, bitorder="little")
-        buffers = [pa.py_buffer(np.packbits(known, bitorder="little")), pa.py_buffer(values)]
-        return pa.Array.from_buffers(self._bound, len(known), buffers)
+        return _from_values(self._bound, values.astype(self._blank.dtype, copy=False), known)
 
 
 class _Decimal(_FixedWidth):
-    """Decimals of 128 bits: two machine words, of which the high one hardly ever differs, so the low one decides."""
+    """Decimals of 128 bits: two machine words, of which the high one is nearly always 0, so the low one decides."""
 
-    def _measure(
-        self, array: pa.Array, validity: Mask | None, starts: Rows
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def _measure(self, array: pa.Array, validity: Mask | None, cuts: Cuts) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         words = np.frombuffer(array.buffers()[1], np.int64, 2 * len(array), 16 * array.offset).reshape(-1, 2)
         low, high = words[:, 0].view(np.uint64), words[:, 1]
         if validity is not None:
-            high = np.where(validity, high, high[np.argmax(validity)])
-        if np.minimum.reduce(high) == np.maximum.reduce(high):
-            least_high = most_high = np.full(len(starts), high[0])
-            least_low, most_low = _reduce(low, validity, starts)
+            high = np.where(validity, high, 0)
+        if not np.maximum.reduce(high.view(np.uint64)):
+            least_low, most_low = _reduce(low, validity, cuts.starts)
+            least_high = most_high = cuts.none
         else:
-            least_high, most_high = _reduce(high, validity, starts)
-            lengths = _lengths(array, starts)
+            least_high, most_high = _reduce(high, validity, cuts.starts)
             valid = np.True_ if validity is None else validity
-            least_low, _ = _reduce(low, valid & (high == np.repeat(least_high, lengths)), starts)
-            _, most_low = _reduce(low, valid & (high == np.repeat(most_high, lengths)), starts)
+            least_low, _ = _reduce(low, valid & (high == np.repeat(least_high, cuts.lengths)), cuts.starts)
+            _, most_low = _reduce(low, valid & (high == np.repeat(most_high, cuts.lengths)), cuts.starts)
         return (
             np.column_stack([least_low.view(np.int64), least_high]),
             np.column_stack([most_low.view(np.int64), most_high]),
@@ -256,13 +278,13 @@ class _ByKernel(Collector):
         self._separation = _Separation()
         self._text = is_text(self._zone_type.field("min").type)
 
-    def add(self, array: pa.Array, starts: Rows) -> None:
-        nulls = _null_counts(array, _validity(array), starts)
+    def add(self, array: pa.Array, cuts: Cuts) -> None:
+        nulls = self._count_nulls(array, _validity(array), cuts)
         self._nulls.append(nulls)
-        if len(array) < TOO_SMALL * len(starts):
-            self._repeat(array, len(starts))
+        if self._separation.hopeless or len(array) < TOO_SMALL * len(cuts):
+            self._repeat(array, len(cuts))
             return
-        for start, length, missing in zip(starts, _lengths(array, starts), nulls, strict=True):
+        for start, length, missing in zip(cuts.starts, cuts.lengths, nulls, strict=True):
             self._repeat(array.slice(start, length) if missing < length else None, 1)
 
     def skip(self, zones: int) -> None:
@@ -305,20 +327,20 @@ class _Dictionary(Collector):
         self._last: pa.Array | None = None
         self._sorted: _SortedDictionary | None = None
 
-    def add(self, array: pa.Array, starts: Rows) -> None:
+    def add(self, array: pa.Array, cuts: Cuts) -> None:
         indices, dictionary = array.indices, array.dictionary
         self._budget += len(array) // ROWS_PER_SORTED
         validity = _validity(indices)
-        nulls = _null_counts(array, validity, starts)
+        nulls = self._count_nulls(array, validity, cuts)
         codes = _fixed_width(indices, self._dtype)
         if validity is not None:
             codes = np.where(validity, codes, self._dtype.type(0))
         entries = self._sort(dictionary)
         if entries is None or nulls[0] < 0 or int(codes.min()) < 0 or int(codes.max()) >= len(dictionary):
-            self._append_nothing(len(starts))
+            self._append_nothing(len(cuts))
         else:
-            known = nulls < _lengths(array, starts)
-            least, most = _reduce(entries.rank[codes], validity, starts)
+            known = nulls < cuts.lengths
+            least, most = _reduce(entries.rank[codes], validity, cuts.starts)
             self._minima.append(entries.take(entries.floor, least, known))
             self._maxima.append(entries.take(entries.ceiling, most, known))
         self._nulls.append(nulls)
@@ -447,17 +469,12 @@ def _reduce(values: npt.NDArray[Any], validity: Mask | None, starts: Rows) -> tu
         least, most = (-np.inf, np.inf) if values.dtype.kind == "f" else _range(values.dtype)
         lowest = np.where(validity, values, values.dtype.type(most))
         highest = np.where(validity, values, values.dtype.type(least))
-    with np.errstate(invalid="ignore"):
-        return np.minimum.reduceat(lowest, starts), np.maximum.reduceat(highest, starts)
+    return np.minimum.reduceat(lowest, starts), np.maximum.reduceat(highest, starts)
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[int, int]:
     limits = np.iinfo(dtype)
     return int(limits.min), int(limits.max)
-
-
-def _lengths(array: pa.Array, starts: Rows) -> Rows:
-    return np.diff(starts, append=len(array))
 
 
 def _unknown(zones: int) -> Rows:
@@ -477,21 +494,6 @@ def _bits(bitmap: pa.Buffer, offset: int, length: int) -> npt.NDArray[np.uint8]:
     return unpacked[offset % 8 :][:length]
 
 
-def _null_counts(array: pa.Array, validity: Mask | None, starts: Rows) -> Rows:
-    """Count nulls zone by zone; -1 where they are kept elsewhere than in a bitmap of the column."""
-    type = array.type
-    if pa.types.is_union(type) or pa.types.is_run_end_encoded(type):
-        return _unknown(len(starts))
-    if pa.types.is_dictionary(type) and array.dictionary.null_count:
-        return _unknown(len(starts))
-    lengths = _lengths(array, starts)
-    if pa.types.is_null(array.type):
-        return lengths
-    if validity is None:
-        return np.zeros(len(starts), np.int64)
-    return lengths - np.add.reduceat(validity, starts, dtype=np.int64)
-
-
 def _same_memory(one: pa.Array, other: pa.Array) -> bool:
     def places(array: pa.Array) -> list[tuple[int, int] | None]:
         return [None if buffer is None else (buffer.address, buffer.size) for buffer in array.buffers()]
@@ -499,10 +501,21 @@ def _same_memory(one: pa.Array, other: pa.Array) -> bool:
     return len(one) == len(other) and one.offset == other.offset and places(one) == places(other)
 
 
+def _joined(chunks: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+def _from_values(type: pa.DataType, values: npt.NDArray[Any], known: Mask) -> pa.Array:
+    """Return an array over values that lie as Arrow lays them out, null where not known."""
+    validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(type, len(known), [validity, pa.py_buffer(values)])
+
+
 def _fixed_width(array: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
 
 
+@lru_cache(1024)
 def _dtype(type: pa.DataType) -> str | None:
     """Return the NumPy type that has a type's bytes and its order, or None."""
     if pa.types.is_decimal32(type):

@@ -62,7 +62,7 @@ class Pruner:
             if len(self._levels) >= REMEMBERED:
                 self._levels.clear()
             self._levels[names] = levels
-        return levels.prune(reduce(and_, _ranges_of_wide_sets(tree), filter))
+        return levels.prune([*_ranges_of_wide_sets(tree), filter])
 
     def _has_bounds(self, name: str) -> bool:
         columns = self._table.schema.field("columns").type
@@ -182,11 +182,12 @@ class _Levels:
         asked = [(name, bounds[name].low.type if name in bounds else schema.field(name).type) for name in names]
         return cls(pa.schema(asked), rows, bounds)
 
-    def prune(self, filter: pc.Expression) -> Mask:
+    def prune(self, filters: Sequence[pc.Expression]) -> Mask:
+        """Return the zones that can hold a row that all of the filters select, cheap filters first."""
         kept = np.zeros(len(self._rows), np.bool_)
-        groups = self._ask(range(len(self._starts)), self._groups, self._of_groups, filter)
+        groups = self._ask(range(len(self._starts)), self._groups, self._of_groups, filters)
         zones = [zone for group in groups for zone in range(group * GROUP, min((group + 1) * GROUP, len(kept)))]
-        kept[self._ask(zones, self._bounds, self._of_zones, filter)] = True
+        kept[self._ask(zones, self._bounds, self._of_zones, filters)] = True
         return kept & (self._rows > 0)
 
     def _ask(
@@ -194,27 +195,34 @@ class _Levels:
         candidates: Sequence[int],
         bounds: dict[str, _Bounds],
         made: dict[int, pc.Expression],
-        filter: pc.Expression,
+        filters: Sequence[pc.Expression],
     ) -> list[int]:
-        """Return those of the candidates that the filter does not rule out."""
-        import pyarrow.dataset as ds
-        from pyarrow.fs import LocalFileSystem
-
+        """Return those of the candidates that no filter rules out."""
         for index in candidates:
             if index not in made:
                 known = (column.guarantee(pc.field(name), index) for name, column in bounds.items())
                 made[index] = reduce(and_, (part for part in known if part is not None), pc.scalar(True))
+        for filter in filters:
+            candidates = self._not_ruled_out(candidates, made, filter)
+        return list(candidates)
+
+    def _not_ruled_out(
+        self, candidates: Sequence[int], guarantees: dict[int, pc.Expression], filter: pc.Expression
+    ) -> Sequence[int]:
+        import pyarrow.dataset as ds
+        from pyarrow.fs import LocalFileSystem
+
         try:
             fragments = ds.FileSystemDataset.from_paths(
                 [str(index) for index in candidates],
                 schema=self._schema,
                 format=ds.IpcFileFormat(),
                 filesystem=LocalFileSystem(),
-                partitions=[made[index] for index in candidates],
+                partitions=[guarantees[index] for index in candidates],
             )
             return [int(fragment.path) for fragment in fragments.get_fragments(filter=filter)]
         except pa.ArrowException:
-            return list(candidates)
+            return candidates
 
 
 def _asked(bounds: pa.Array) -> pa.Array:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from aljava.errors import AccessDenied, AddressError, AlreadyExists, InvalidData, NotFound, TransferError
+from aljava.errors import AccessDenied, AddressError, AljavaError, AlreadyExists, InvalidData, NotFound, TransferError
 from aljava.places.place import Place
 
 TEMPORARY = ".aljava"
@@ -46,27 +46,46 @@ class LocalFile(Place):
             raise AddressError(f"{self.path!r} has a NUL character, which no file name can hold")
 
     def source(self) -> pa.NativeFile:
-        with self._explained("read"):
-            # Not blocking: opening a named pipe that nobody writes would hang here.
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                status = os.fstat(descriptor)
-                if stat.S_ISDIR(status.st_mode):
-                    raise InvalidData(f"{self.address} is a folder, where a file is expected: name a file in it")
-                if not stat.S_ISREG(status.st_mode):
-                    raise InvalidData(f"{self.address} is not a regular file but a {_kind(status.st_mode)}")
-                if status.st_size == 0:
-                    raise InvalidData(f"{self.address} is empty (0 bytes): its writer has not finished, or failed")
+        with self.reading() as source:
+            return source
+
+    @contextmanager
+    def reading(self) -> Iterator[pa.NativeFile]:
+        with self.explained("read"):
+            descriptor = self._open_locked()
+        try:
+            with self.explained("read"):
                 # By descriptor: this is the very file that was looked at, and its name may be any bytes.
-                return pa.memory_map(f"/dev/fd/{descriptor}")
-            finally:
-                os.close(descriptor)
+                source = pa.memory_map(f"/dev/fd/{descriptor}")
+            yield source
+        finally:
+            # A map holds on to the open file, and would hold on to the lock with it.
+            lock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _open_locked(self) -> int:
+        # Not blocking: opening a named pipe that nobody writes would hang here.
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            kind = os.fstat(descriptor).st_mode
+            if stat.S_ISDIR(kind):
+                raise InvalidData(f"{self.address} is a folder, where a file is expected: name a file in it")
+            if not stat.S_ISREG(kind):
+                raise InvalidData(f"{self.address} is not a regular file but a {_kind(kind)}")
+            lock(descriptor, fcntl.LOCK_SH)
+            # Looked at under the lock: an append may just have come to its end.
+            if os.fstat(descriptor).st_size == 0:
+                raise InvalidData(f"{self.address} is empty (0 bytes): its writer has not finished, or failed")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     @contextmanager
     def sink(self, *, create: bool = False, durable: bool = False) -> Iterator[Any]:
         target = os.path.realpath(self.path)
         folder, name = os.path.split(target)
-        with self._explained("written"):
+        with self.explained("written"):
             if os.path.isdir(target):
                 raise AlreadyExists(f"{self.address} is a folder: name a file in it")
             if create and os.path.lexists(target):
@@ -80,8 +99,7 @@ class LocalFile(Place):
             try:
                 with suppress(FileNotFoundError):
                     os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode))
-                with open(descriptor, "wb", buffering=0, closefd=False) as raw:
-                    yield _WholeWrites(raw)
+                yield WholeWrites(descriptor)
                 if durable:
                     os.fsync(descriptor)
                 if create:
@@ -105,11 +123,11 @@ class LocalFile(Place):
         return AlreadyExists(f'{self.address} exists already, and mode="create" does not replace it')
 
     @contextmanager
-    def _explained(self, done: str) -> Iterator[None]:
+    def explained(self, done: str) -> Iterator[None]:
         """Turns the system's errors into ours, which say what to do."""
         try:
             yield
-        except (AlreadyExists, InvalidData, NotFound, AccessDenied, TransferError):
+        except AljavaError:
             raise
         except FileNotFoundError as error:
             if done == "written":
@@ -127,26 +145,44 @@ class LocalFile(Place):
             raise TransferError(f"{self.address} cannot be {done}: {error.strerror or error}") from error
 
 
-class _WholeWrites:
-    """An unbuffered file whose `write` takes everything: the kernel may take a part, and must be asked again."""
+def lock(descriptor: int, kind: int) -> bool:
+    """Takes or lets go of a file lock; False where the file system has none.
+
+    Args:
+        descriptor: of the open file.
+        kind: `fcntl.LOCK_SH`, `LOCK_EX` or `LOCK_UN`, with `LOCK_NB` not to wait.
+    """
+    try:
+        fcntl.flock(descriptor, kind)
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.EBADF):
+            return False
+        raise
+    return True
+
+
+class WholeWrites:
+    """A file by its descriptor, whose `write` takes everything: the kernel may take a part, and must be asked again."""
 
     closed = False
 
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
+    def __init__(self, descriptor: int, position: int = 0) -> None:
+        self._descriptor, self._position = descriptor, position
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         done = 0
         while done < len(view):
-            done += self._raw.write(view[done : done + (1 << 30)])
+            # Linux takes 2 GiB less a page at most; by position, so that two files of one descriptor do not meet.
+            done += os.pwrite(self._descriptor, view[done : done + (1 << 30)], self._position + done)
+        self._position += done
         return done
 
     def writable(self) -> bool:
         return True
 
     def tell(self) -> int:
-        return int(self._raw.tell())
+        return self._position
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -173,13 +209,13 @@ def _claim(folder: str, name: str) -> tuple[str, int]:
         path = os.path.join(folder, f".{stem}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
-                os.close(descriptor)
-                os.unlink(path)
-                raise
-            return path, descriptor  # a file system without locks: never swept either
+            locked = lock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            os.unlink(path)
+            raise
+        if not locked:  # a file system without locks: nothing is swept there either
+            return path, descriptor
         # A sweep that came between the two calls took it for a dead writer's.
         if os.fstat(descriptor).st_nlink:
             return path, descriptor

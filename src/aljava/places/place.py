@@ -1,7 +1,8 @@
 """The interface of a place: bytes out by random access, bytes in whole or not at all."""
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ class Place(ABC):
     address: str
     #: Whether what is written can be found again by its end. Where not (a pipe), payloads are IPC streams.
     seekable: bool = True
+    #: Whether each read is a request to another machine.
+    remote: bool = False
 
     #: Whether `write` wants a table as it is, where there is one: shared memory copies it in one go.
     takes_tables: bool = False
@@ -32,6 +35,17 @@ class Place(ABC):
             AccessDenied: the system does not let us.
             InvalidData: what stands here is no payload (a folder, an empty file).
         """
+
+    @contextmanager
+    def reading(self) -> Iterator[pa.NativeFile]:
+        """The bytes, while nothing is appended to them: what is read within is one state of the payload.
+
+        What is kept of the source afterwards stays valid, except for the bytes behind the last batch.
+
+        Raises:
+            NotFound, AccessDenied, InvalidData: as `source`.
+        """
+        yield self.source()
 
     def write(self, rows: Any, options: Any, *, create: bool = False, durable: bool = False) -> int:
         """Puts a payload here, whole or not at all.

@@ -1,0 +1,741 @@
+"""Writing streams and files: pyarrow's names and signatures, our placing, compressing and describing.
+
+A writer here is pyarrow's own writer with a plain Python object as its sink. pyarrow checks the batch against the
+schema, decides which dictionaries have to go out, and hands over buffers; then each batch is cut to its rows
+(`lowering`), compressed where it pays (`compression`) and placed::
+
+    | marker, length, metadata, padding | buffer | padding | buffer | ...
+                                        ^ at a multiple of 64 where a buffer of 4 KiB or more follows
+
+Large buffers stand at multiples of 64 bytes, so that a reader that maps them finds them aligned; small ones at
+multiples of 8, or a thousand tiny batches would grow by half. In a compressed batch a buffer that stays raw begins
+8 bytes before such a place, where its length of -1 stands.
+"""
+
+import os
+import struct
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from pyarrow.ipc import RecordBatchFileWriter as PyArrowFileWriter
+from pyarrow.ipc import RecordBatchStreamWriter as PyArrowStreamWriter
+
+from aljava.errors import InvalidOption, SchemaMismatch
+from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
+from aljava.ipc.checksums import digest, encode_checksums
+from aljava.ipc.compression import Compression, Packed, Packing, pool
+from aljava.ipc.dictionaries import Unifier
+from aljava.ipc.lowering import Lowered, Plan, Sink, lower, messages, prepare
+from aljava.ipc.message import END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
+from aljava.ipc.metadata import DICTIONARY, Block, encode_batch, encode_footer, key_values
+from aljava.ipc.sinks import Output
+from aljava.ipc.zones import ZoneBuilder
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+Piece: TypeAlias = Any
+"""Some bytes to be written: `bytes` or a `pyarrow.Buffer`."""
+
+LARGE = 4096
+"""Bytes from which a buffer is aligned to 64."""
+PAGE = 4096
+PAGE_TRAP = 500
+"""Copying is three times slower to a place 1 to 500 bytes ahead of its source, modulo the size of a page."""
+SMALL_DICTIONARY = 1 << 16
+"""Bytes under which a dictionary stays uncompressed: nanoarrow reads wrong values from compressed ones."""
+IN_FLIGHT = 1 << 26
+"""Bytes of batches that are compressed ahead of the one that is being written."""
+BATCH_ROWS = 131_072
+"""Rows of the batches into which a table is cut where it is compressed."""
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How Aljava writes a payload.
+
+    Example:
+        >>> WriteOptions(compression="zstd:9", raw=("embedding",)).compression
+        'zstd:9'
+    """
+
+    compression: str = "auto"
+    """`"none"`, `"lz4"`, `"zstd"`, one of these with a level (`"zstd:9"`), or `"auto"`: zstd for the buffers that
+    shrink by a tenth or more, the others stay raw."""
+    raw: tuple[str, ...] = ()
+    """Columns that are never compressed, so that a reader can map them."""
+    statistics: bool = True
+    """Whether a file describes its columns (min, max, null count) for readers that skip what a filter rules out."""
+    checksums: bool = True
+    """Whether a file carries the XXH3-64 of each message."""
+    unify_dictionaries: bool = True
+    """Whether a file gathers the dictionaries of all batches into one for each column; else a second dictionary for
+    a column is an error. Streams replace dictionaries."""
+    dictionary_deltas: bool = False
+    """Whether a dictionary that only grew is written as what was added, where dictionaries are not unified."""
+    batch_rows: int | None = None
+    """Most rows of a record batch that a table is cut into; None: 131,072 where it is compressed, else as it comes."""
+    use_threads: bool = True
+    """Whether buffers are compressed on several threads."""
+
+    def __post_init__(self) -> None:
+        Compression.parse(self.compression)
+        if isinstance(self.raw, str):
+            raise InvalidOption(f"raw names columns in a tuple; got the text {self.raw!r}.")
+        object.__setattr__(self, "raw", tuple(self.raw))
+        if self.batch_rows is not None and self.batch_rows < 1:
+            raise InvalidOption(f"batch_rows is at least 1; got {self.batch_rows}.")
+
+
+class IpcWriteOptions(pa.lib.IpcWriteOptions):
+    """pyarrow's options, which in addition remember the level of a `pyarrow.Codec`; pyarrow does not tell it.
+
+    Args:
+        compression: `"lz4"`, `"zstd"`, a `pyarrow.Codec`, or None.
+        **options: as in `pyarrow.ipc.IpcWriteOptions`.
+    """
+
+    def __init__(self, *, compression: Any = None, **options: Any):
+        super().__init__(compression=compression, **options)
+        self._codec = compression
+
+    @property
+    def compression(self) -> str | None:
+        """The name of the codec, or None."""
+        name: str | None = pa.lib.IpcWriteOptions.compression.__get__(self)
+        return name
+
+    @compression.setter
+    def compression(self, value: Any) -> None:
+        pa.lib.IpcWriteOptions.compression.__set__(self, value)
+        self._codec = value
+
+    @property
+    def compression_level(self) -> int | None:
+        """The level of the codec that was given; None is the codec's default."""
+        if not isinstance(self._codec, pa.Codec):
+            return None
+        level: int = self._codec.compression_level
+        return level
+
+
+class _Writing:
+    """What the stream writer and the file writer share: batches in, pieces out."""
+
+    _is_file = False
+
+    def _begin(self, sink: Any, schema: Any, options: Any, metadata: Any = None) -> None:
+        if not isinstance(schema, pa.Schema):
+            raise TypeError(f"a writer needs a pyarrow.Schema; got {type(schema).__name__}")
+        settings, lowering = _settings(options)
+        self._engine: _Engine | None = None
+        if lowering.use_legacy_format or lowering.metadata_version != pa.lib.MetadataVersion.V5:
+            # Formats of the past are pyarrow's to write.
+            arguments = {"metadata": metadata} if self._is_file else {}
+            self._open(sink, schema, options=lowering, **arguments)  # type: ignore[attr-defined]
+            return
+        output = sink if isinstance(sink, _Record) else Output(sink)
+        self._engine = _Engine(output, schema, settings, self._is_file, metadata)
+        opened = pa.lib._RecordBatchFileWriter if self._is_file else pa.lib._RecordBatchStreamWriter
+        if self._engine.unifier is not None:
+            opened = pa.lib._RecordBatchStreamWriter  # replaces dictionaries, which then are unified
+        self._lowered = Sink()
+        opened._open(self, self._lowered, schema, options=lowering)
+
+    def write(self, table_or_batch: Any) -> None:
+        """Write a record batch, a table, or all batches of a `pyarrow.RecordBatchReader`.
+
+        Raises:
+            SchemaMismatch: it does not fit the writer's schema.
+            TransferError: the sink failed.
+        """
+        if isinstance(table_or_batch, pa.RecordBatch):
+            self.write_batch(table_or_batch)
+        elif isinstance(table_or_batch, pa.Table):
+            self.write_table(table_or_batch)
+        elif isinstance(table_or_batch, pa.RecordBatchReader):
+            self.write_batches(table_or_batch)
+        else:
+            raise ValueError(
+                f"a writer takes a pyarrow RecordBatch, Table or RecordBatchReader; got {type(table_or_batch)}"
+            )
+
+    def write_batch(self, batch: Any, custom_metadata: Any = None) -> None:
+        """Write one record batch; it has reached the sink when this returns.
+
+        Args:
+            batch: a `pyarrow.RecordBatch` of the writer's schema.
+            custom_metadata: text or bytes by key, kept with the batch.
+
+        Raises:
+            SchemaMismatch: the batch has another schema.
+            TransferError: the sink failed.
+        """
+        self._write([batch], custom_metadata)
+
+    def write_batches(self, batches: Iterable[Any]) -> None:
+        """Write record batches; while one is written the next ones are compressed.
+
+        Memory stays at a few batches, however many there are.
+        """
+        self._write(batches, None)
+
+    def write_table(self, table: Any, max_chunksize: int | None = None) -> None:
+        """Write a table as record batches.
+
+        Args:
+            table: a `pyarrow.Table` of the writer's schema.
+            max_chunksize: most rows of a batch; the chunks of the columns can make them smaller.
+        """
+        engine = self._engine
+        if engine is None:
+            super().write_table(table, max_chunksize)  # type: ignore[misc]
+            return
+        if engine.unifier is not None and any(pa.types.is_dictionary(kind) for kind in table.schema.types):
+            # Those with nulls, or of nested values, are unified batch by batch.
+            with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                table = table.unify_dictionaries()
+        self._write(table.to_batches(max_chunksize=max_chunksize or engine.settings.batch_rows), None)
+
+    def close(self) -> None:
+        """End the stream or the file. After a sink has failed it only lets go."""
+        engine = self._engine
+        if engine is None:
+            super().close()  # type: ignore[misc]
+        elif not engine.closed:
+            engine.close()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    @property
+    def stats(self) -> Any:
+        """What was written so far, a `pyarrow.ipc.WriteStats`."""
+        engine = self._engine
+        if engine is None:
+            return super().stats  # type: ignore[misc]
+        return pa.lib.WriteStats(*engine.counts)
+
+    def _write(self, batches: Iterable[Any], custom_metadata: Any) -> None:
+        engine = self._engine
+        if engine is None:
+            for batch in batches:
+                super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
+            return
+        engine.check_open()
+        ahead: deque[tuple[Any, list[tuple[Lowered, Packing]]]] = deque()
+        in_flight = 0
+        for batch in batches:
+            ahead.append((batch, [(some, engine.pack(some)) for some in self._lower(batch, custom_metadata)]))
+            in_flight += batch.nbytes if engine.compression.codec else 0
+            while ahead and (engine.compression.codec is None or in_flight > IN_FLIGHT):
+                done, lowered = ahead.popleft()
+                in_flight -= done.nbytes if engine.compression.codec else 0
+                engine.put(done, lowered)
+        for done, lowered in ahead:
+            engine.put(done, lowered)
+        engine.flush()
+
+    def _lower(self, batch: Any, custom_metadata: Any) -> list[Lowered]:
+        """The messages that a batch takes: its dictionaries, where they are new, and itself."""
+        engine = self._engine
+        assert engine is not None
+        if not isinstance(batch, pa.RecordBatch):
+            raise TypeError(f"a writer takes a pyarrow.RecordBatch; got {type(batch).__name__}")
+        plan = engine.plan
+        error: SchemaMismatch | None = None
+        remaps: dict[int, Any] = {}
+        changed: dict[int, Any] = {}
+        batch = prepare(batch, plan)
+        try:
+            super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
+        except pa.ArrowInvalid as reason:
+            error = _mismatch(reason, batch, engine)
+        found = list(messages(self._lowered.take()))
+        if engine.unifier is not None and error is None:
+            remaps, changed = engine.unifier.add(batch)
+            found = [one for one in found if one[1].kind != DICTIONARY]
+        lowered = [some for number, values in changed.items() for some in _lower_dictionary(number, values, plan)]
+        for _, header, buffers in found:
+            if header.dictionary_id is not None:
+                lowered.append(lower(header, buffers, plan.of_dictionary(header.dictionary_id)))
+            else:
+                lowered.append(lower(header, buffers, plan, remaps))
+        if error is not None:
+            # What pyarrow wrote before it refused the batch, it takes for written.
+            for some in lowered:
+                engine.put_message(some, *engine.pack(some).result())
+            raise error
+        return lowered
+
+
+class RecordBatchStreamWriter(_Writing, PyArrowStreamWriter):
+    """Writes the Arrow streaming format.
+
+    Args:
+        sink: a path, an object with `write`, a `pyarrow.NativeFile`, a writable buffer, a socket.
+        schema: the `pyarrow.Schema` of all batches.
+        options: `WriteOptions`, or pyarrow's `IpcWriteOptions`; None writes what pyarrow writes, uncompressed.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> table = pa.table({"day": ["mon", "tue"] * 500})
+        >>> sink = pa.BufferOutputStream()
+        >>> with RecordBatchStreamWriter(sink, table.schema, options=WriteOptions(compression="zstd")) as writer:
+        ...     writer.write_table(table)
+        >>> pa.ipc.open_stream(sink.getvalue()).read_all() == table
+        True
+    """
+
+    def __init__(self, sink: Any, schema: Any, *, options: Any = None):
+        self._begin(sink, schema, options)
+
+
+class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
+    """Writes the Arrow file format.
+
+    Args:
+        sink: a path, an object with `write`, a `pyarrow.NativeFile`, a writable buffer.
+        schema: the `pyarrow.Schema` of all batches.
+        options: `WriteOptions`, or pyarrow's `IpcWriteOptions`; None writes what pyarrow writes: uncompressed, one
+            dictionary for each column, no statistics, no checksums.
+        metadata: text or bytes by key, kept in the footer.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> table = pa.table({"day": ["mon", "tue"] * 500})
+        >>> sink = pa.BufferOutputStream()
+        >>> with RecordBatchFileWriter(sink, table.schema, options=WriteOptions()) as writer:
+        ...     writer.write_table(table)
+        >>> pa.ipc.open_file(sink.getvalue()).read_all() == table
+        True
+    """
+
+    _is_file = True
+
+    def __init__(self, sink: Any, schema: Any, *, options: Any = None, metadata: Any = None):
+        self._begin(sink, schema, options, metadata)
+
+
+def new_stream(sink: Any, schema: Any, *, options: Any = None) -> RecordBatchStreamWriter:
+    """Make a writer of the Arrow streaming format; see `RecordBatchStreamWriter`."""
+    return RecordBatchStreamWriter(sink, schema, options=options)
+
+
+def new_file(sink: Any, schema: Any, *, options: Any = None, metadata: Any = None) -> RecordBatchFileWriter:
+    """Make a writer of the Arrow file format; see `RecordBatchFileWriter`."""
+    return RecordBatchFileWriter(sink, schema, options=options, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An IPC file that is planned and not yet written.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> table = pa.table({"a": [1, 2, 3]})
+        >>> layout = lay_out(table.schema, table.to_batches())
+        >>> memory = bytearray(layout.size + 1000)
+        >>> for offset, data in layout.parts(len(memory)):
+        ...     memory[offset : offset + len(data)] = data
+        >>> pa.ipc.open_file(memory).read_all() == table
+        True
+    """
+
+    size: int
+    """Bytes that the file needs at least."""
+    head: tuple[tuple[int, Piece], ...]
+    """What stands before the slack: (offset, bytes) each, no two overlapping."""
+    footer: bytes
+    """What stands behind it, to the end of the file."""
+
+    def parts(self, size: int | None = None) -> Iterator[tuple[int, Piece]]:
+        """The bytes of a file that ends at `size`.
+
+        Args:
+            size: bytes of the whole; what is more than needed stands between the end-of-stream marker and the
+                footer, where no reader looks. None is the least.
+
+        Yields:
+            (offset in bytes, `bytes` or `pyarrow.Buffer`). Bytes between them are padding, whatever they hold.
+
+        Raises:
+            InvalidOption: the size is less than needed.
+        """
+        size = self.size if size is None else size
+        if size < self.size:
+            raise InvalidOption(f"the file takes {self.size} bytes; {size} are not enough.")
+        yield from self.head
+        yield size - len(self.footer), self.footer
+
+
+def lay_out(
+    schema: Any,
+    batches: Iterable[Any],
+    options: WriteOptions | None = None,
+    metadata: Any = None,
+    page_offsets: bool = False,
+) -> Layout:
+    """Plan an uncompressed IPC file without copying the batches.
+
+    Args:
+        schema: of the batches.
+        batches: the record batches.
+        options: of which statistics, checksums and dictionaries count; None is without any.
+        metadata: text or bytes by key, kept in the footer.
+        page_offsets: whether large buffers are placed where copying them into page-aligned memory is fast: not 1 to
+            500 bytes ahead of their source modulo 4096, where it would be three times slower.
+
+    Returns:
+        What stands where. It refers to the memory of the batches.
+    """
+    settings = replace(options or _PLAIN, compression="none")
+    record = _Record()
+    writer = RecordBatchFileWriter(record, schema, options=settings, metadata=metadata)
+    engine = writer._engine
+    assert engine is not None
+    engine.page_offsets = page_offsets
+    writer.write_batches(batches)
+    engine.end_stream()
+    footer = engine.footer()
+    return Layout(record.size + len(footer), tuple(record.parts), footer)
+
+
+class _Record:
+    """An output that keeps what it gets, and where it would stand."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[int, Piece]] = []
+        self.size = 0
+
+    def tell(self) -> int:
+        return 0
+
+    def write(self, pieces: Sequence[Piece], size: int) -> None:
+        small: list[Piece] = []
+        at = self.size
+        for piece in pieces:
+            if len(piece) >= LARGE:
+                if small:
+                    self._keep(at, b"".join(small))
+                    at, small = self.size, []
+                self._keep(at, piece)
+                at = self.size
+            else:
+                small.append(piece)
+        if small:
+            self._keep(at, b"".join(small))
+
+    def _keep(self, at: int, data: Piece) -> None:
+        self.parts.append((at, data))
+        self.size = at + len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class _Engine:
+    """Places messages one behind the other, keeps their places, and writes the end."""
+
+    def __init__(self, output: Any, schema: Any, settings: WriteOptions, is_file: bool, metadata: Any):
+        self._output = output
+        self._is_file = is_file
+        self._schema = schema
+        self._metadata = key_values(metadata)
+        self._started = self._failed = False
+        self._position = output.tell() if is_file else 0
+        self._dictionaries: dict[int, list[Block]] = {}
+        self._batches: list[Block] = []
+        self._digests: dict[int, Future[int]] = {}
+        self._raw = _columns(schema, settings.raw, "raw")
+        self.settings = settings
+        self.compression = Compression.parse(settings.compression)
+        self.plan = Plan.of(schema)
+        self.page_offsets = False
+        self.closed = False
+        self.counts = [0, 0, 0, 0, 0]
+        """Messages, record batches, dictionary batches, deltas, replaced dictionaries: as `pyarrow.ipc.WriteStats`."""
+        unified = is_file and settings.unify_dictionaries and bool(self.plan.values)
+        self.unifier = Unifier(self.plan) if unified else None
+        self._zones = ZoneBuilder(schema) if is_file and settings.statistics else None
+        if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
+            self.settings = replace(settings, batch_rows=BATCH_ROWS)
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise InvalidOption("the writer is closed: open another one to write more.")
+        if self._failed:
+            raise InvalidOption("the sink has failed before: close this writer and write again from the start.")
+
+    def pack(self, lowered: Lowered) -> Packing:
+        """Begin to compress a batch."""
+        compression = self.compression
+        if lowered.header.kind == DICTIONARY:
+            size = sum(0 if part is None else len(part) for part in lowered.buffers)
+            if size < SMALL_DICTIONARY:
+                compression = _UNCOMPRESSED
+        raw = self._raw_buffers(lowered) if self._raw else frozenset()
+        return Packing(lowered.buffers, raw, compression, self.settings.use_threads)
+
+    def put(self, batch: Any, messages: list[tuple[Lowered, Packing]]) -> None:
+        """Write a batch with its dictionaries."""
+        is_compressed = False
+        for lowered, packing in messages:
+            packed, is_compressed = packing.result()
+            self.put_message(lowered, packed, is_compressed)
+        if self._zones is not None:
+            self._zones.add(batch, compressed=is_compressed)
+
+    def put_message(self, lowered: Lowered, packed: list[Packed], is_compressed: bool) -> None:
+        """Write one message."""
+        self._start()
+        header = lowered.header
+        assert header.batch is not None
+        described: dict[str, Any] = {
+            "codec": self.compression.codec if is_compressed else None,
+            "variadic": lowered.variadic,
+            "dictionary_id": header.dictionary_id,
+            "is_delta": header.is_delta,
+            "metadata": header.metadata,
+        }
+        is_large = any(packed.data is not None and len(packed.data) >= LARGE for packed in packed)
+        start = None
+        if self.page_offsets and is_large:
+            unplaced = encode_batch(header.batch.length, header.batch.nodes, bytes(16 * len(packed)), 0, **described)
+            start = self._position + len(frame(unplaced, self._position, 64))
+        table, pieces, size = _place(packed, is_compressed, start)
+        metadata = encode_batch(header.batch.length, header.batch.nodes, table, size, **described)
+        framed = frame(metadata, self._position, 64 if is_large else 8)
+        block = Block(self._position, len(framed), size)
+        self._emit([framed, *pieces], len(framed) + size)
+        self._count(header, block)
+
+    def end_stream(self) -> None:
+        """Write the end-of-stream marker."""
+        self._start()
+        self._output.write([END_OF_STREAM], len(END_OF_STREAM))
+        self._position += len(END_OF_STREAM)
+
+    def footer(self) -> bytes:
+        """The end of a file, behind the end of its stream."""
+        blocks = [block for blocks in self._dictionaries.values() for block in blocks]
+        entries = list(self._metadata)
+        if self._zones is not None:
+            entries += self._zones.finish().items()
+        if self.settings.checksums:
+            listed = {block.offset for block in (*blocks, *self._batches)}
+            digests = {offset: future.result() for offset, future in self._digests.items() if offset in listed}
+            entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
+        footer = encode_footer(schema_metadata(self._schema.serialize()), blocks, self._batches, entries)
+        return footer + struct.pack("<i", len(footer)) + MAGIC
+
+    def flush(self) -> None:
+        """Let everything reach the sink, and let go of the batches."""
+        for future in self._digests.values():
+            future.result()
+        self._guarded(self._output.flush)
+
+    def close(self) -> None:
+        """End the payload, unless the sink has failed, and let go of the sink."""
+        self.closed = True
+        try:
+            if not self._failed:
+                self.end_stream()
+                if self._is_file:
+                    footer = self.footer()
+                    self._output.write([footer], len(footer))
+                self._guarded(self._output.flush)
+        finally:
+            self._output.close()
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        self._started = True
+        message = self._schema.serialize().to_pybytes()
+        start = FILE_START if self._is_file else b""
+        self._emit_plain(start + message)
+        self.counts[0] += 1
+
+    def _emit_plain(self, data: bytes) -> None:
+        self._guarded(lambda: self._output.write([data], len(data)))
+        self._position += len(data)
+
+    def _emit(self, pieces: list[Piece], size: int) -> None:
+        if self._is_file and self.settings.checksums:
+            self._digests[self._position] = pool().submit(digest, pieces)
+        self._guarded(lambda: self._output.write(pieces, size))
+        self._position += size
+
+    def _guarded(self, action: Any) -> None:
+        try:
+            action()
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _count(self, header: Any, block: Block) -> None:
+        self.counts[0] += 1
+        if header.dictionary_id is None:
+            self.counts[1] += 1
+            self._batches.append(block)
+            return
+        self.counts[2] += 1
+        known = self._dictionaries.setdefault(header.dictionary_id, [])
+        if header.is_delta:
+            self.counts[3] += 1
+        else:
+            self.counts[4] += bool(known) and not self._is_file
+            known.clear()
+        known.append(block)
+
+    def _raw_buffers(self, lowered: Lowered) -> frozenset[int]:
+        """Numbers of the buffers of the columns that stay raw, data buffers of views counted."""
+        plan = lowered.plan
+        if plan is not self.plan:
+            return frozenset()
+        shift = np.zeros(len(plan.kind) + 1, np.int64)
+        for number, count in zip(plan.views, lowered.variadic, strict=True):
+            shift[number + 1 :] += count
+        ends = [number + int(shift[number]) for number in plan.columns]
+        return frozenset(number for column in self._raw for number in range(ends[column], ends[column + 1]))
+
+
+_PLAIN = WriteOptions(compression="none", statistics=False, checksums=False, unify_dictionaries=False)
+_UNCOMPRESSED = Compression(None)
+
+
+def _place(packed: Sequence[Packed], is_compressed: bool, start: int | None) -> tuple[bytes, list[Piece], int]:
+    """Place buffers in a body.
+
+    Args:
+        packed: the buffers.
+        is_compressed: whether the body is a compressed one, in which each buffer begins with its length.
+        start: where the body stands in page-aligned memory, to mind the page trap; None not to.
+
+    Returns:
+        (the (offset, length) of each buffer, as bytes; the pieces, with padding; bytes of the body).
+    """
+    table: list[int] = []
+    pieces: list[Piece] = []
+    at = 0
+    for data, raw_size in packed:
+        if data is None:
+            table += (at, 0)
+            continue
+        size = len(data)
+        place = at + -at % 8
+        if is_compressed:
+            if raw_size < 0 and size >= LARGE:
+                place += -(place + 8) % 64
+            pieces.append(bytes(place - at) + raw_size.to_bytes(8, "little", signed=True))
+            table += (place, size + 8)
+            at = place + 8 + size
+        else:
+            if size >= LARGE:
+                place += -place % 64
+                if start is not None:
+                    ahead = (start + place - data.address) % PAGE
+                    if 0 < ahead <= PAGE_TRAP:
+                        place += PAGE_TRAP + 1 - ahead + -(PAGE_TRAP + 1 - ahead) % 64
+            if place > at:
+                pieces.append(bytes(place - at))
+            table += (place, size)
+            at = place + size
+        pieces.append(data)
+    if at % 8:
+        pieces.append(bytes(-at % 8))
+        at += -at % 8
+    return struct.pack(f"<{len(table)}q", *table), pieces, at
+
+
+def _lower_dictionary(dictionary_id: int, values: Any, plan: Plan) -> list[Lowered]:
+    """The messages of one dictionary: those that stand within its values, then its own."""
+    inner = plan.of_dictionary(dictionary_id)
+    batch = prepare(pa.record_batch([values], names=[""]), inner)
+    sink = Sink()
+    writer = pa.lib._RecordBatchStreamWriter()
+    writer._open(sink, batch.schema, options=_LOWERING)
+    writer.write_batch(batch)
+    lowered = []
+    for _, header, buffers in messages(sink.take()):
+        if header.dictionary_id is None:
+            own = header._replace(kind=DICTIONARY, dictionary_id=dictionary_id)
+            lowered.append(lower(own, buffers, inner))
+        else:
+            # pyarrow numbered them from 0; in the schema of the whole they follow the one they stand in.
+            number = dictionary_id + 1 + header.dictionary_id
+            lowered.append(lower(header._replace(dictionary_id=number), buffers, plan.of_dictionary(number)))
+    return lowered
+
+
+_LOWERING = pa.lib.IpcWriteOptions(allow_64bit=True, use_threads=False)
+
+
+def _settings(options: Any) -> tuple[WriteOptions, Any]:
+    """(our settings, pyarrow's options for the writer that lowers) from whatever the user gave."""
+    if isinstance(options, WriteOptions):
+        deltas = options.dictionary_deltas
+        return options, pa.lib.IpcWriteOptions(allow_64bit=True, use_threads=False, emit_dictionary_deltas=deltas)
+    if options is None:
+        legacy = os.environ.get("ARROW_PRE_0_15_IPC_FORMAT", "0") != "0"
+        v4 = os.environ.get("ARROW_PRE_1_0_METADATA_VERSION", "0") != "0"
+        if not legacy and not v4:
+            return _PLAIN, _DEFAULT
+        version = pa.lib.MetadataVersion.V4 if v4 else pa.lib.MetadataVersion.V5
+        return _PLAIN, pa.lib.IpcWriteOptions(use_legacy_format=legacy, metadata_version=version)
+    if not isinstance(options, pa.lib.IpcWriteOptions):
+        raise TypeError(f"expected WriteOptions or IpcWriteOptions, got {type(options)}")
+    name = options.compression or "none"
+    level = getattr(options, "compression_level", None)
+    settings = replace(
+        _PLAIN,
+        compression=name if level is None else f"{name}:{level}",
+        unify_dictionaries=options.unify_dictionaries,
+        dictionary_deltas=options.emit_dictionary_deltas,
+        use_threads=options.use_threads,
+        batch_rows=None,
+    )
+    is_old = options.use_legacy_format or options.metadata_version != pa.lib.MetadataVersion.V5
+    if is_old and options.compression:
+        raise InvalidOption("the format of the past (legacy framing, metadata V4) is written uncompressed only.")
+    lowering = pa.lib.IpcWriteOptions(
+        allow_64bit=options.allow_64bit,
+        use_legacy_format=options.use_legacy_format,
+        metadata_version=options.metadata_version,
+        use_threads=options.use_threads,
+        emit_dictionary_deltas=options.emit_dictionary_deltas,
+        unify_dictionaries=options.unify_dictionaries,
+    )
+    return settings, lowering
+
+
+_DEFAULT = pa.lib.IpcWriteOptions()
+
+
+def _columns(schema: Any, names: Sequence[str], option: str) -> list[int]:
+    """The numbers of the columns with these names."""
+    unknown = set(names) - set(schema.names)
+    if unknown:
+        raise InvalidOption(f"{option} names {sorted(unknown)}; the schema has the columns {schema.names}.")
+    return [number for number, name in enumerate(schema.names) if name in names]
+
+
+def _mismatch(reason: Exception, batch: Any, engine: _Engine) -> SchemaMismatch:
+    text = str(reason)
+    if "Dictionary replacement" in text or "delta" in text.lower():
+        return SchemaMismatch(
+            f"{text}. WriteOptions(unify_dictionaries=True) gathers the dictionaries of all batches into one."
+        )
+    return SchemaMismatch(f"{text}. The writer has {engine.plan.columns and len(engine.plan.columns) - 1} columns.")
