@@ -10,6 +10,7 @@ PUBLIC = [
     "attach",
     "dumps",
     "ipc",
+    "listen",
     "loads",
     "open",
     "read",

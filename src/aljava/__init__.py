@@ -11,6 +11,7 @@ from aljava.dataset import Dataset
 from aljava.errors import AljavaError
 from aljava.objects import dumps, loads
 from aljava.store import Store
+from aljava.streams.listening import listen
 
 if TYPE_CHECKING:
     from aljava.queries import attach, sql
@@ -23,6 +24,7 @@ __all__ = [
     "attach",
     "dumps",
     "ipc",
+    "listen",
     "loads",
     "open",
     "read",

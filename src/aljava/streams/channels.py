@@ -92,6 +92,7 @@ class Channel(ABC):
     def _receive_some(self, view: memoryview, whole: bool) -> int:
         """One call of the system; returns the bytes that came, 0 at the end."""
 
+    @abstractmethod
     def finish(self) -> None:
         """Says that nothing more will be sent, and waits until the other side's system has everything.
 
@@ -115,10 +116,12 @@ class Channel(ABC):
             yield
         except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError) as error:
             raise TransferError(
-                f"{self.address}: the other end closed the connection before everything was {done.split()[0]}"
+                f"{self.address}: the other end closed the connection before everything was {done.split(maxsplit=1)[0]}"
             ) from error
         except TimeoutError as error:
-            raise TransferError(f"{self.address}: nothing could be {done} the other end within the time limit") from error
+            raise TransferError(
+                f"{self.address}: nothing could be {done} the other end within the time limit"
+            ) from error
         except OSError as error:
             raise TransferError(f"{self.address}: nothing can be {done} it: {error.strerror or error}") from error
 
@@ -139,11 +142,13 @@ class DescriptorChannel(Channel):
         try:
             mode = os.fstat(descriptor).st_mode
         except OSError as error:
-            raise AccessDenied(f"{address} is not open: {error.strerror}. The parent process must hand it on") from error
+            raise AccessDenied(
+                f"{address} is not open: {error.strerror}. The parent process must hand it on"
+            ) from error
         if stat.S_ISCHR(mode) and os.isatty(descriptor):
             raise AccessDenied(f"{address} is a terminal, and a table is not text: redirect it, or pipe it on")
         if stat.S_ISFIFO(mode) and sys.platform == "linux":
-            # 64 KiB by default: 16 times as many wake-ups. A user's pipes together may be limited, so it may be refused.
+            # 64 KiB by default: 16 times as many wake-ups. Refused where a user's pipes together hold too much.
             with suppress(OSError):
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
@@ -163,6 +168,9 @@ class DescriptorChannel(Channel):
                 return os.readv(self._descriptor, [view])
             except BlockingIOError:
                 _wait(self._descriptor, select.POLLIN)
+
+    def finish(self) -> None:
+        """A pipe has nothing to say beyond the mark that ends the stream."""
 
     def close(self) -> None:
         if self._owned:
@@ -206,7 +214,8 @@ class SocketChannel(Channel):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         probes = min(5, seconds)
-        idle = socket.TCP_KEEPIDLE if sys.platform == "linux" else socket.TCP_KEEPALIVE
+        # macOS calls the seconds before the first question TCP_KEEPALIVE.
+        idle = getattr(socket, "TCP_KEEPIDLE" if sys.platform == "linux" else "TCP_KEEPALIVE")
         connection.setsockopt(socket.IPPROTO_TCP, idle, max(1, seconds // 2))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, (seconds - seconds // 2) // probes))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)

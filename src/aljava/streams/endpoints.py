@@ -70,7 +70,11 @@ class Endpoint:
         parts = urlsplit(address)
         plain = address.partition("?")[0]
         scheme = parts.scheme.lower()
-        allowed = {"unix": ("timeout", "shared_memory"), "tcp": ("timeout",), "tcp+tls": ("timeout", "ca", "cert", "key")}
+        allowed = {
+            "unix": ("timeout", "shared_memory"),
+            "tcp": ("timeout",),
+            "tcp+tls": ("timeout", "ca", "cert", "key"),
+        }
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         for name in options:
             if name not in allowed[scheme]:

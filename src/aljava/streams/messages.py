@@ -4,7 +4,7 @@
 
     | FF FF FF FF | length, int32 | metadata: a FlatBuffers Message | body |      (Arrow specification, "Encapsulated
                                                                                   message format")
-    | FF FF FF FF | 00 00 00 00 |                                                 the end of the stream
+    | FF FF FF FF | 00 00 00 00 |                                     the end of the stream
 
 Where a stream ends is said by the stream, so a connection that ends before is one that was cut. Lengths come from the
 peer: memory for a body is reserved only within the limits, and the system backs it only as bytes arrive.
@@ -18,10 +18,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from aljava.errors import InvalidData, TransferError, TruncatedFile
+from aljava.errors import InvalidData, TruncatedFile
+from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC
 
-CONTINUATION = b"\xff\xff\xff\xff"
-END_OF_STREAM = CONTINUATION + bytes(4)
 SCHEMA, DICTIONARY_BATCH, RECORD_BATCH = 1, 2, 3
 
 _AHEAD = 64 << 10
@@ -70,7 +69,7 @@ class IncomingBytes:
     def __init__(self, receive: Callable[[memoryview, bool], int]) -> None:
         self._receive = receive
         self._ahead = pa.allocate_buffer(_AHEAD)
-        self._view = memoryview(self._ahead)
+        self._view = memoryview(self._ahead).cast("B")
         self._low = self._high = 0
         #: Bytes handed out.
         self.position = 0
@@ -95,7 +94,7 @@ class IncomingBytes:
             self._low += size
         else:
             part = allocate(size)
-            view = memoryview(part)
+            view = memoryview(part).cast("B")
             have = min(self._high - self._low, size)
             view[:have] = self._view[self._low : self._low + have]
             self._low += have
@@ -114,9 +113,16 @@ class IncomingBytes:
     def _renew(self) -> None:
         left = bytes(self._view[self._low : self._high])
         self._ahead = pa.allocate_buffer(_AHEAD)
-        self._view = memoryview(self._ahead)
+        self._view = memoryview(self._ahead).cast("B")
         self._view[: len(left)] = left
         self._low, self._high = 0, len(left)
+
+
+class CutStream(TruncatedFile):
+    """A connection that ended where its stream did not."""
+
+    #: Whether not a byte had come.
+    is_empty = False
 
 
 class Messages:
@@ -138,6 +144,7 @@ class Messages:
     ) -> None:
         self._source, self._address, self._limits, self._token = source, address, limits, token
         self._shared: IncomingBytes | None = None
+        self._is_file = False
 
     def next(self) -> Message | None:
         """The next message, or None when the stream has ended.
@@ -156,8 +163,15 @@ class Messages:
             if segment is not None:
                 self._shared = IncomingBuffer(segment)
                 return self.next()
+        if not source.position and start[: len(MAGIC)] == MAGIC:
+            # A file is a stream between its magic and its footer, so it can be read as it comes.
+            source.take(len(FILE_START))
+            self._is_file = True
+            return self.next()
         if start == END_OF_STREAM or start[:4] == bytes(4):
             source.take(len(start))
+            while self._is_file and source.take(_AHEAD).size:
+                pass  # its footer, so that its writer is not cut off
             return None
         if len(start) < 8:
             raise self._cut(len(start))
@@ -173,7 +187,7 @@ class Messages:
         head = source.take(prefix + length)
         if head.size < prefix + length:
             raise self._cut(head.size)
-        kind, body_length = _kind_and_body(memoryview(head)[prefix:], self._address)
+        kind, body_length = _kind_and_body(memoryview(head).cast("B")[prefix:], self._address)
         if not 0 <= body_length <= self._limits.body:
             raise InvalidData(
                 f"{self._address}: a message says that it has {body_length:,} bytes of body, and at most "
@@ -186,13 +200,15 @@ class Messages:
             raise self._cut(head.size + body.size)
         return Message(kind, (head, body))
 
-    def _cut(self, have: int) -> TransferError | InvalidData:
-        return TruncatedFile(
+    def _cut(self, have: int) -> InvalidData:
+        error = CutStream(
             f"{self._address}: the connection was cut: the data ended "
             + (f"{have:,} bytes into a message" if have else "between two messages")
             + f", {self._source.position:,} bytes after its start, without the mark that ends an Arrow IPC stream. "
             "The sender died or gave up; send again"
         )
+        error.is_empty = not have and not self._source.position
+        return error
 
 
 class IncomingBuffer(IncomingBytes):
@@ -203,7 +219,7 @@ class IncomingBuffer(IncomingBytes):
         self.position = 0
 
     def peek(self, size: int) -> memoryview:
-        return memoryview(self._buffer)[self.position : self.position + size]
+        return memoryview(self._buffer).cast("B")[self.position : self.position + size]
 
     def take(self, size: int) -> pa.Buffer:
         size = min(size, self._buffer.size - self.position)
@@ -221,7 +237,9 @@ def allocate(size: int) -> pa.Buffer:
     try:
         buffer = pa.allocate_buffer(size)
     except (pa.ArrowMemoryError, pa.ArrowInvalid, MemoryError) as error:
-        raise InvalidData(f"a message says that it has {size:,} bytes of body, more than this machine can hold") from error
+        raise InvalidData(
+            f"a message says that it has {size:,} bytes of body, more than this machine can hold"
+        ) from error
     low = -(-buffer.address // _HUGE_PAGE) * _HUGE_PAGE
     pages = (buffer.address + size - low) // _HUGE_PAGE
     if pages > 0 and hasattr(mmap, "MADV_HUGEPAGE"):
@@ -265,7 +283,7 @@ def check_schema(message: Message, address: str, limits: Limits) -> None:
     """
     head = message.parts[0]
     prefix = 8 if bytes(head[:4]) == CONTINUATION else 4
-    view = memoryview(head)[prefix:]
+    view = memoryview(head).cast("B")[prefix:]
     count = _Budget(limits.fields, 2 * limits.metadata, address)
     try:
         schema = _child(view, _U32.unpack_from(view, 0)[0], 2)
