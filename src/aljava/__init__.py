@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from aljava import ipc
 from aljava.api import Written, open, read, write
+from aljava.compare import Comparison, compare
 from aljava.dataset import Dataset
 from aljava.errors import AljavaError
 from aljava.objects import dumps, loads
 from aljava.store import Store
-from aljava.streams.listening import listen
 
 if TYPE_CHECKING:
     from aljava.queries import attach, sql
+    from aljava.streams.listening import listen
 
 __all__ = [
     "AljavaError",
+    "Comparison",
     "Dataset",
     "Store",
     "Written",
     "attach",
+    "compare",
     "dumps",
     "ipc",
     "listen",
@@ -34,12 +37,15 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+#: Public names that are loaded when first used, and the modules that have them: DuckDB takes 0.1 s to import, as much
+#: as pyarrow itself, and sockets bring TLS along.
+_LATER = {"attach": "aljava.queries", "sql": "aljava.queries", "listen": "aljava.streams.listening"}
+
+
 def __getattr__(name: str) -> Any:
-    # DuckDB takes 0.1 s to import, as much as pyarrow itself.
-    if name in ("attach", "sql"):
+    if name in _LATER:
         from importlib import import_module
 
-        module = import_module("aljava.queries")
-        globals().update(attach=module.attach, sql=module.sql)
+        globals()[name] = getattr(import_module(_LATER[name]), name)
         return globals()[name]
     raise AttributeError(f"module 'aljava' has no attribute {name!r}")

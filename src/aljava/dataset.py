@@ -230,7 +230,8 @@ class Dataset:
         from aljava.errors import AljavaError
 
         if isinstance(error, AljavaError):
-            return error
+            # The format layer knows no addresses.
+            return error if self.address in str(error) else type(error)(f"{self.address}: {error}")
         return InvalidData(f"{self.address} is damaged ({self.format.value}): {error}")
 
 

@@ -109,8 +109,6 @@ class MessageHeader(NamedTuple):
     """Of a dictionary batch."""
     is_delta: bool
     """Whether a dictionary batch adds to the one before it rather than replacing it."""
-    schema: SchemaHeader | None
-    """Of a schema message."""
     tensor: TensorHeader | None
     """Of a tensor or sparse tensor message."""
 
@@ -193,11 +191,31 @@ def decode_footer(data: Any, limit: int) -> Footer:
         raise _outside(view) from None
 
 
-def codec_of(data: Any) -> str | None:
-    """The codec of a batch, `"lz4"` or `"zstd"`, None for an uncompressed one; quicker than to decode all of it.
+def decode_schema(data: Any) -> SchemaHeader:
+    """Decode the metadata of a schema message.
+
+    Raises:
+        InvalidData: it is another message, points outside itself, or nests more than its bytes can hold.
+    """
+    view = memoryview(data)
+    try:
+        message = _Table(view, _U32.unpack_from(view, 0)[0])
+        header = message.child(2)
+        if header is None or _KINDS.get(message.byte(1)) != SCHEMA:
+            raise InvalidData("expected a schema message, found another one.")
+        return _schema(header)
+    except struct.error:
+        raise _outside(view) from None
+
+
+def peek(data: Any) -> tuple[str | None, int, str | None]:
+    """What the metadata of a message says in short, five times as fast as to decode all of it.
 
     Args:
-        data: the FlatBuffers bytes of a record batch or dictionary batch message.
+        data: the FlatBuffers bytes.
+
+    Returns:
+        (kind, bytes of body, codec of a compressed batch or None).
 
     Raises:
         InvalidData: the bytes point outside themselves, or name no known codec.
@@ -205,10 +223,13 @@ def codec_of(data: Any) -> str | None:
     view = memoryview(data)
     try:
         message = _Table(view, _U32.unpack_from(view, 0)[0])
-        header = message.child(2)
-        if header is not None and message.byte(1) == 2:
+        kind, body_length, header = _KINDS.get(message.byte(1)), message.number(3, _I64), message.child(2)
+        if body_length < 0:
+            raise InvalidData(f"a {kind} says that its body has {body_length} bytes.")
+        if header is not None and kind == DICTIONARY:
             header = header.child(1)
-        return None if header is None else _codec(header)
+        codec = _codec(header) if header is not None and kind in (BATCH, DICTIONARY) else None
+        return kind, body_length, codec
     except struct.error:
         raise _outside(view) from None
 
@@ -368,7 +389,6 @@ def key_values(metadata: Mapping[Any, Any] | None) -> KeyValues:
 
 
 _BLOCK = struct.Struct("<qi4xq")
-_BLOCK_DTYPE = np.dtype([("offset", "<i8"), ("metadata_length", "<i4"), ("padding", "<i4"), ("body_length", "<i8")])
 
 
 class _Table:
@@ -440,7 +460,7 @@ def _message(view: memoryview) -> MessageHeader:
     body_length = table.number(3, _I64)
     if body_length < 0:
         raise InvalidData(f"a {kind} says that its body has {body_length} bytes.")
-    batch = schema = tensor = dictionary_id = None
+    batch = tensor = dictionary_id = None
     is_delta = False
     if kind == BATCH:
         batch = _batch(header)
@@ -449,14 +469,10 @@ def _message(view: memoryview) -> MessageHeader:
         if data is None:
             raise InvalidData("a dictionary batch without its values.")
         batch, dictionary_id, is_delta = _batch(data), header.number(0, _I64), bool(header.byte(2))
-    elif kind == SCHEMA:
-        schema = _schema(header)
-    else:
+    elif kind != SCHEMA:
         tensor = _tensor(header, kind)
     metadata = _key_values(table, 4)
-    return MessageHeader(
-        kind, table.number(0, _U16), body_length, metadata, batch, dictionary_id, is_delta, schema, tensor
-    )
+    return MessageHeader(kind, table.number(0, _U16), body_length, metadata, batch, dictionary_id, is_delta, tensor)
 
 
 def _batch(table: _Table) -> BatchHeader:
@@ -509,19 +525,15 @@ def _tensor(table: _Table, kind: str) -> TensorHeader:
 
 def _blocks(table: _Table, number: int, limit: int, kind: str) -> tuple[Block, ...]:
     start, count = table.vector(number, 24)
-    raw = np.frombuffer(table.view, _BLOCK_DTYPE, count, start)
-    offset, metadata, body = raw["offset"], raw["metadata_length"], raw["body_length"]
-    # Each term is compared on its own first: their sum may not fit into 64 bits.
-    wrong = (offset < 0) | (offset > limit) | (metadata < 8) | (body < 0) | (body > limit)
-    wrong |= ~wrong & (offset + metadata + body > limit)
-    if wrong.any():
-        bad = int(np.flatnonzero(wrong)[0])
-        raise InvalidData(
-            f"{kind} {bad} should lie within the first {limit} bytes of the file; the footer says offset "
-            f"{offset[bad]}, {metadata[bad]} bytes of metadata, {body[bad]} of body. The file is damaged or was cut: "
-            "`aljava repair` saves what is whole."
-        )
-    return tuple(map(Block._make, zip(offset.tolist(), metadata.tolist(), body.tolist(), strict=True)))
+    blocks = tuple(map(Block._make, _BLOCK.iter_unpack(table.view[start : start + 24 * count])))
+    for place, (offset, metadata, body) in enumerate(blocks):
+        if offset < 0 or metadata < 8 or body < 0 or offset + metadata + body > limit:
+            raise InvalidData(
+                f"{kind} {place} should lie within the first {limit} bytes of the file; the footer says offset "
+                f"{offset}, {metadata} bytes of metadata, {body} of body. The file is damaged or was cut: "
+                "`aljava repair` saves what is whole."
+            )
+    return blocks
 
 
 def _key_values(table: _Table, number: int) -> KeyValues:

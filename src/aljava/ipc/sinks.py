@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from aljava.errors import TransferError, UnsupportedType
 
-JOINED = 1 << 16
+JOINED = 4096
 """Bytes up to which pieces are joined before they are written."""
 HELD = 1 << 20
 """Bytes of pieces at which they are written."""
@@ -38,13 +38,15 @@ class Output:
         self._owned: Any = None
         self._vector: Any = None
         self._file: Any = None
-        if isinstance(sink, str | os.PathLike):
+        if isinstance(sink, pa.NativeFile):
+            self._file = sink
+        elif isinstance(sink, str | os.PathLike):
             descriptor = os.open(sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             self._vector = partial(os.writev, descriptor)
             self._owned = partial(os.close, descriptor)
         elif isinstance(sink, socket.socket):
             self._vector = sink.sendmsg
-        elif isinstance(sink, pa.NativeFile) or hasattr(sink, "write"):
+        elif hasattr(sink, "write"):
             self._file = sink
         else:
             try:

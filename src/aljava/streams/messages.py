@@ -20,15 +20,13 @@ import pyarrow as pa
 
 from aljava.errors import InvalidData, TruncatedFile
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC
-
-SCHEMA, DICTIONARY_BATCH, RECORD_BATCH = 1, 2, 3
+from aljava.ipc.metadata import SCHEMA, peek
 
 _AHEAD = 64 << 10
 _HUGE_PAGE = 2 << 20
 _I32 = struct.Struct("<i")
 _U32 = struct.Struct("<I")
 _U16 = struct.Struct("<H")
-_I64 = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,10 @@ STRANGER = Limits(metadata=16 << 20, body=2 << 30, fields=100_000, full_check=Tr
 class Message:
     """One encapsulated message."""
 
-    #: The number of its kind in `MessageHeader` of Message.fbs.
-    kind: int
+    #: "schema", "dictionary batch", "record batch", …
+    kind: str | None
+    #: "lz4" or "zstd" where the body is compressed.
+    codec: str | None
     #: Marker, length, metadata and body, in as many buffers as it takes.
     parts: tuple[pa.Buffer, ...]
 
@@ -187,18 +187,21 @@ class Messages:
         head = source.take(prefix + length)
         if head.size < prefix + length:
             raise self._cut(head.size)
-        kind, body_length = _kind_and_body(memoryview(head).cast("B")[prefix:], self._address)
+        try:
+            kind, body_length, codec = peek(memoryview(head).cast("B")[prefix:])
+        except InvalidData as error:
+            raise InvalidData(f"{self._address}: {error}") from error
         if not 0 <= body_length <= self._limits.body:
             raise InvalidData(
                 f"{self._address}: a message says that it has {body_length:,} bytes of body, and at most "
                 f"{self._limits.body:,} are taken. Send smaller batches"
             )
         if not body_length:
-            return Message(kind, (head,))
+            return Message(kind, codec, (head,))
         body = source.take(body_length)
         if body.size < body_length:
             raise self._cut(head.size + body.size)
-        return Message(kind, (head, body))
+        return Message(kind, codec, (head, body))
 
     def _cut(self, have: int) -> InvalidData:
         error = CutStream(
@@ -250,26 +253,6 @@ def allocate(size: int) -> pa.Buffer:
 
 _madvise = ctypes.CDLL(None).madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-
-
-def _kind_and_body(metadata: memoryview, address: str) -> tuple[int, int]:
-    """Kind and body length of a Message table: of its five fields the two that framing needs, in a microsecond.
-
-    Message.fbs: version (0), header_type (1), header (2), bodyLength (3), custom_metadata (4).
-    """
-    try:
-        table = _U32.unpack_from(metadata, 0)[0]
-        vtable = table - _I32.unpack_from(metadata, table)[0]
-        if vtable < 0:
-            raise InvalidData(f"{address}: the metadata of a message points outside itself")
-        size = _U16.unpack_from(metadata, vtable)[0]
-        kind_at = _U16.unpack_from(metadata, vtable + 6)[0] if size >= 8 else 0
-        body_at = _U16.unpack_from(metadata, vtable + 10)[0] if size >= 12 else 0
-        kind = metadata[table + kind_at] if kind_at else 0
-        body = _I64.unpack_from(metadata, table + body_at)[0] if body_at else 0
-    except (struct.error, IndexError):
-        raise InvalidData(f"{address}: the metadata of a message points outside itself") from None
-    return kind, body
 
 
 def check_schema(message: Message, address: str, limits: Limits) -> None:

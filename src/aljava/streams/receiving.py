@@ -12,13 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from aljava.errors import AljavaError, InvalidData, UnsupportedType
-from aljava.ipc.message import END_OF_STREAM
-from aljava.ipc.metadata import codec_of, decode_message
+from aljava.ipc.message import CONTINUATION
+from aljava.ipc.metadata import BATCH, decode_message
 from aljava.ipc.reader import check_compressed
 from aljava.streams import sharing
 from aljava.streams.channels import Channel
 from aljava.streams.messages import (
-    RECORD_BATCH,
     STRANGER,
     TRUSTED,
     IncomingBytes,
@@ -146,7 +145,7 @@ class Decoder:
         """Takes the next message; gives the batch that it completes, if it does."""
         self._check(message)
         self._fed.feed(message)
-        if message.kind != RECORD_BATCH:
+        if message.kind != BATCH:
             return None
 
         def read() -> Any:
@@ -158,17 +157,14 @@ class Decoder:
 
     def _check(self, message: Message) -> None:
         """Checks what pyarrow does not: it allocates what a compressed buffer claims to hold before it decodes it."""
-        head, *bodies = message.parts
-        if not bodies:
+        if message.codec is None or len(message.parts) < 2:
             return
-        metadata = memoryview(head)[8 if bytes(head[:4]) == END_OF_STREAM[:4] else 4 :]
-        if codec_of(metadata) is None:
-            return
-        header = decode_message(metadata)
-        check_compressed(header, bodies[0])
+        head, body = message.parts
+        header = decode_message(memoryview(head).cast("B")[8 if bytes(head[:4]) == CONTINUATION else 4 :])
+        check_compressed(header, body)
         assert header.batch is not None
         filled = header.batch.buffers[header.batch.buffers[:, 1] > 0]
-        octets = np.frombuffer(bodies[0], np.uint8)
+        octets = np.frombuffer(body, np.uint8)
         claims = octets[filled[:, :1] + np.arange(8)].view("<i8")[:, 0]
         if int(claims[claims > 0].sum()) > self._limits.body:
             raise InvalidData(
