@@ -101,6 +101,10 @@ class Channel(ABC):
         """
 
     @abstractmethod
+    def acknowledge(self) -> None:
+        """Tells a sender whose stream has ended that all of it came, where the protocol has words for that."""
+
+    @abstractmethod
     def close(self) -> None:
         """Lets go of the connection."""
 
@@ -171,6 +175,9 @@ class DescriptorChannel(Channel):
 
     def finish(self) -> None:
         """A pipe has nothing to say beyond the mark that ends the stream."""
+
+    def acknowledge(self) -> None:
+        """Nor has it a way back."""
 
     def close(self) -> None:
         if self._owned:
@@ -301,9 +308,14 @@ class SocketChannel(Channel):
     def _unwrap(self) -> None:
         """TLS has an end of its own, which the peer answers when it has read up to it."""
         self.socket.settimeout(self._patience)
-        with suppress(ssl.SSLError):  # a peer that just closes has read the end of the stream, or resets
+        with suppress(ssl.SSLError):  # a peer that closes without a word has read the end of the stream
             self.socket = self.socket.unwrap()  # type: ignore[attr-defined]
         self._is_tls = False
+
+    def acknowledge(self) -> None:
+        if self._is_tls:
+            with suppress(OSError):  # the sender is gone, and the stream was whole
+                self._unwrap()
 
     def _bytes_not_taken(self) -> int:
         # For a Unix socket: what the peer's process has not read; for TCP: what its system has not acknowledged.

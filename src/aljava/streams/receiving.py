@@ -69,6 +69,7 @@ class _Batches:
             self._close()
             raise
         if batch is None:
+            self._incoming.acknowledge()
             self._close()
             raise StopIteration
         return batch
@@ -99,6 +100,10 @@ class Incoming:
             if batch is not None:
                 return batch
         return None
+
+    def acknowledge(self) -> None:
+        """Tells the sender, behind the last batch, that all came."""
+        self._channel.acknowledge()
 
     def close(self) -> None:
         if self._segments is not None:

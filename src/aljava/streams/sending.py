@@ -28,7 +28,7 @@ class Outgoing:
     def __init__(self, channel: Channel, schema: pa.Schema, options: Any, *, shared_memory: bool = True) -> None:
         self._channel = channel
         self._segments = sharing.sends(channel) if shared_memory else None
-        self._sink = _Parts()
+        self._sink = PartsSink()
         self._writer = ipc.new_stream(self._sink, schema, options=options)
         #: Bytes of all messages, however they went.
         self.bytes = 0
@@ -98,7 +98,7 @@ def pieces(batch: pa.RecordBatch, nbytes: int = BATCH_BYTES) -> Iterator[pa.Reco
         yield batch.slice(start, rows)
 
 
-class _Parts:
+class PartsSink:
     """A sink that keeps what it is handed, and so copies nothing."""
 
     closed = False
