@@ -8,6 +8,8 @@
 `"s3://BUCKET/KEY"`, `"gs://"`  objects of a file system of pyarrow or fsspec
 `"https://HOST/x.arrow"`        a file on a web server
 `"unix:///PATH"`, `"tcp://"`    a socket: `write` calls there, `read` waits there (`tcp+tls://` too)
+`"http://HOST/tables/NAME"`     a table of `aljava serve` (`https://` too)
+`"grpc://HOST:PORT/NAME"`       the same by Arrow Flight (`grpc+tls://` too)
 `"-"`, `"fd:3"`, a named pipe   standard input or output, an open descriptor, a pipe
 `b"…"`, `pa.Buffer`             bytes of this process
 `open("x", "rb")`               a file object
@@ -27,6 +29,8 @@ from aljava.errors import AddressError, InvalidOption
 from aljava.places.place import Place
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# A table of `aljava serve`; a file of a web server has an end to its name.
+_SERVED = re.compile(r"^/tables/[^.]+$")
 _DESCRIPTOR = re.compile(r"fd:\d+")
 KINDS = (
     "a path, file://, shm://STORE/KEY, unix:///PATH, tcp://HOST:PORT, fd:N, -, http(s)://, s3://, gs://, "
@@ -112,6 +116,14 @@ def _by_scheme(address: str, scheme: str) -> Place:
             from aljava.places.sockets import SocketPlace
 
             return SocketPlace(address)
+        case "grpc" | "grpc+tls":
+            from aljava.places.flight import FlightTable
+
+            return FlightTable(address)
+        case "http" | "https" if _SERVED.search(urlsplit(address).path):
+            from aljava.places.served import ServedTable
+
+            return ServedTable(address)
         case "http" | "https":
             from aljava.places.http import HttpFile
 

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 from aljava.errors import AccessDenied, TransferError
 
@@ -46,6 +46,8 @@ class Channel(ABC):
     address: str
     #: Whether the peer is known to be the same user of the same machine, whose data need no full check.
     trusted = False
+    #: Whether nothing but one stream comes, so that more may be received than is needed yet.
+    reads_ahead = True
     #: Whether descriptors can be handed over, so that memory can be shared.
     shares = False
 
@@ -108,7 +110,7 @@ class Channel(ABC):
     def close(self) -> None:
         """Lets go of the connection."""
 
-    def __enter__(self) -> "Channel":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -143,6 +145,7 @@ class DescriptorChannel(Channel):
         self.address = address
         self._descriptor = descriptor
         self._owned = owned
+        self.reads_ahead = owned
         try:
             mode = os.fstat(descriptor).st_mode
         except OSError as error:

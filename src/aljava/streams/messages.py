@@ -64,10 +64,12 @@ class IncomingBytes:
 
     Args:
         receive: fills a view with at least one byte, or with all of it when `whole`; returns 0 at the end.
+        ahead: whether more may be taken than is asked for; not where something else follows the stream.
     """
 
-    def __init__(self, receive: Callable[[memoryview, bool], int]) -> None:
+    def __init__(self, receive: Callable[[memoryview, bool], int], *, ahead: bool = True) -> None:
         self._receive = receive
+        self._reads_ahead = ahead
         self._ahead = pa.allocate_buffer(_AHEAD)
         self._view = memoryview(self._ahead).cast("B")
         self._low = self._high = 0
@@ -80,7 +82,8 @@ class IncomingBytes:
             if self._low + size > _AHEAD:
                 self._renew()
             while self._high - self._low < size:
-                got = self._receive(self._view[self._high :], False)
+                end = _AHEAD if self._reads_ahead else self._low + size
+                got = self._receive(self._view[self._high : end], False)
                 if not got:
                     break
                 self._high += got

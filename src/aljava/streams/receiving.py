@@ -82,7 +82,10 @@ class Incoming:
         self._channel = channel
         self._segments = sharing.receives(channel) if shared_memory else None
         self._messages = Messages(
-            IncomingBytes(self._receive), channel.address, limits, self._token if self._segments else None
+            IncomingBytes(self._receive, ahead=channel.reads_ahead),
+            channel.address,
+            limits,
+            self._token if self._segments else None,
         )
         self._decoder = Decoder(channel.address, limits)
 

@@ -118,8 +118,12 @@ class PartsSink:
         size, self._size = self._size, 0
         return taken, size
 
+    def joined(self) -> bytes:
+        """What was handed over since last time, as one."""
+        return b"".join(self.take()[0])
+
     def flush(self) -> None:
-        """`Outgoing` sends."""
+        """Whoever takes the parts sends them."""
 
     def close(self) -> None:
         """The channel is the caller's."""
