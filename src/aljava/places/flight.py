@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,7 @@ from aljava.errors import AccessDenied, AddressError, AljavaError, InvalidData, 
 from aljava.places.stream import Arrival, StreamPlace, projected
 from aljava.streams.sending import pieces
 
+_ABANDONED = b"aljava: abandoned"
 _BATCH_BYTES = 2 << 20
 
 
@@ -54,12 +56,18 @@ class FlightTable(StreamPlace):
         def put() -> None:
             nonlocal size
             writer, _ = client.do_put(self.descriptor(), rows.schema, self.options())
-            with writer:
+            try:
                 for batch in rows:
                     for piece in pieces(batch, _BATCH_BYTES):
                         writer.write_batch(piece)
                         size += piece.nbytes
-                writer.done_writing()
+            except BaseException:
+                # Whatever ends the stream completes the upload, so a server of ours is told not to take it.
+                with suppress(pa.ArrowException):
+                    writer.write_metadata(_ABANDONED)
+                    writer.close()
+                raise
+            writer.close()
 
         with self.client() as client:
             self.explained(put)

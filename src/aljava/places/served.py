@@ -90,11 +90,10 @@ class ServedTable(StreamPlace):
             target = self._path + (f"?{urlencode(asked)}" if asked else "")
             channel.connection.request("GET", target, headers={**self.headers(), "Accept": STREAM})
             channel.begin()
-        except (OSError, http.client.HTTPException) as error:
+        except BaseException as error:
             channel.close()
-            raise TransferError(f"{self.address} cannot be reached: {error}") from error
-        except BaseException:
-            channel.close()
+            if isinstance(error, OSError | http.client.HTTPException) and not isinstance(error, AljavaError):
+                raise TransferError(f"{self.address} cannot be reached: {error}") from error
             raise
         return receive(channel)
 

@@ -25,6 +25,8 @@ from aljava.server.settings import Settings
 from aljava.streams.sending import pieces
 
 _LONGEST_TICKET = 64 << 10
+#: What a client sends that cannot complete its upload: closing the stream would complete it.
+ABANDONED = b"aljava: abandoned"
 # gRPC's own messages are copied several times: smaller ones stay in the cache.
 _BATCH_BYTES = 2 << 20
 
@@ -92,7 +94,8 @@ class FlightServer(flight.FlightServerBase):
         """The rows, batch by batch, as the client takes them."""
         with _Explained():
             reader = self._reader(_Ask.parse(ticket.ticket))
-        return flight.GeneratorStream(reader.schema, self._sent(reader))
+        sent = pa.RecordBatchReader.from_batches(reader.schema, self._sent(reader))
+        return flight.RecordBatchStream(sent)
 
     def do_put(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """Takes a table, whole or not at all."""
@@ -100,7 +103,7 @@ class FlightServer(flight.FlightServerBase):
             if not self._settings.allow_upload:
                 raise AccessDenied("uploads are not allowed on this server (--allow-upload)")
             target = self._catalogue.target(_named(descriptor))
-            aljava.write(pa.RecordBatchReader.from_batches(reader.schema, self._taken(reader)), target)
+            aljava.write(pa.RecordBatchReader.from_batches(reader.schema, self._taken(reader, context)), target)
 
     def list_actions(self, context: Any) -> list[Any]:
         """What can be asked besides."""
@@ -132,13 +135,21 @@ class FlightServer(flight.FlightServerBase):
                     self.metrics.count("bytes_sent", piece.nbytes)
                     yield piece
 
-    def _taken(self, reader: Any) -> Iterator[pa.RecordBatch]:
+    def _taken(self, reader: Any, context: Any) -> Iterator[pa.RecordBatch]:
         size = 0
         while True:
             try:
-                batch = reader.read_chunk().data
+                chunk = reader.read_chunk()
             except StopIteration:
+                # gRPC ends the stream of a client that died as it does that of one that has sent all.
+                if context.is_cancelled():
+                    raise TransferError("the upload was cut; nothing was changed") from None
                 return
+            if chunk.app_metadata is not None and chunk.app_metadata.to_pybytes() == ABANDONED:
+                raise TransferError("the client gave up; nothing was changed")
+            batch = chunk.data
+            if batch is None:
+                continue
             batch.validate(full=True)
             size += batch.nbytes
             if size > self._settings.limits.upload_bytes:
