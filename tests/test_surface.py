@@ -12,6 +12,7 @@ PUBLIC = [
     "compare",
     "dumps",
     "ipc",
+    "listen",
     "loads",
     "open",
     "read",

@@ -15,6 +15,7 @@ from aljava.store import Store
 
 if TYPE_CHECKING:
     from aljava.queries import attach, sql
+    from aljava.streams.listening import listen
 
 __all__ = [
     "AljavaError",
@@ -26,6 +27,7 @@ __all__ = [
     "compare",
     "dumps",
     "ipc",
+    "listen",
     "loads",
     "open",
     "read",
@@ -35,12 +37,15 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+#: Public names that are loaded when first used, and the modules that have them: DuckDB takes 0.1 s to import, as much
+#: as pyarrow itself, and sockets bring TLS along.
+_LATER = {"attach": "aljava.queries", "sql": "aljava.queries", "listen": "aljava.streams.listening"}
+
+
 def __getattr__(name: str) -> Any:
-    # DuckDB takes 0.1 s to import, as much as pyarrow itself.
-    if name in ("attach", "sql"):
+    if name in _LATER:
         from importlib import import_module
 
-        module = import_module("aljava.queries")
-        globals().update(attach=module.attach, sql=module.sql)
+        globals()[name] = getattr(import_module(_LATER[name]), name)
         return globals()[name]
     raise AttributeError(f"module 'aljava' has no attribute {name!r}")

@@ -12,6 +12,8 @@ from aljava.address import locate
 from aljava.dataset import Dataset, Progress
 from aljava.errors import InvalidOption, NotFound, SchemaMismatch
 from aljava.places.place import Place
+from aljava.places.stream import StreamPlace
+from aljava.received import ReceivedDataset
 
 MODES = ("replace", "create", "append")
 
@@ -81,6 +83,10 @@ def write(
     if batch_rows is not None and batch_rows < 1:
         raise InvalidOption(f"batch_rows is {batch_rows}: it must be at least 1")
     place = locate(target)
+    if place.streams and mode != "replace":
+        raise InvalidOption(f"{place.address} is a stream: mode={mode!r} is for places that keep what is written")
+    if place.streams and compression == "auto":
+        compression = "none"  # to compress takes longer than to send, on this machine and on a fast network
     options = ipc.WriteOptions(compression, statistics=statistics, checksums=checksums)
     if place.takes_tables and frames.in_memory(data) and mode != "append" and not metadata:
         table = frames.to_table(data)
@@ -104,7 +110,10 @@ def write(
             if progress:
                 progress(rows, total)
 
-    parts = counted(frames.regroup(reader, batch_rows, split=compression != "none"))
+    if place.streams and batch_rows is None and not frames.in_memory(data):
+        parts = counted(iter(reader))  # as they come: a live stream does not wait to be gathered
+    else:
+        parts = counted(frames.regroup(reader, batch_rows, split=compression != "none"))
     if mode == "append":
         schema, parts = _after_what_is_there(place, schema, parts)
     written = place.write(
@@ -169,7 +178,10 @@ def open(source: Any, *, untrusted: bool = False) -> Dataset:
         >>> open(address).to_numpy()
         {'id': array([1, 2, 3])}
     """
-    return Dataset(locate(source), untrusted=untrusted)
+    place = locate(source)
+    if isinstance(place, StreamPlace):
+        return ReceivedDataset(place, untrusted=untrusted)
+    return Dataset(place, untrusted=untrusted)
 
 
 def _encoded(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
