@@ -48,8 +48,8 @@ class Unifier:
             most = np.iinfo(index.dtype).max
             if len(whole) - 1 > most:
                 raise SchemaMismatch(
-                    f"the dictionaries of one column hold {len(whole)} values together; its {index.dtype} indices count "
-                    f"to {most}. Write it with wider indices: column.cast(pa.dictionary(pa.int32(), ...))."
+                    f"the dictionaries of one column hold {len(whole)} values together; its {index.dtype} indices "
+                    f"count to {most}. Write it with wider indices: column.cast(pa.dictionary(pa.int32(), ...))."
                 )
             if mapping is not None:
                 remaps[index.buffer] = mapping

@@ -27,7 +27,7 @@ import pyarrow as pa
 from aljava.ipc.message import CONTINUATION
 from aljava.ipc.metadata import Int64s, MessageHeader, decode_message
 
-Part: TypeAlias = pa.Buffer | bytes | None
+Part: TypeAlias = pa.Buffer | None
 """The bytes of one buffer; None where it is empty."""
 
 VIEW_LIMIT = 1 << 30
@@ -83,6 +83,21 @@ class Index:
     """NumPy's name for the type of the indices."""
 
 
+_SIMPLE = {
+    **dict.fromkeys((pa.lib.Type_INT8, pa.lib.Type_UINT8), (Kind.FIXED, 1)),
+    **dict.fromkeys((pa.lib.Type_INT16, pa.lib.Type_UINT16, pa.lib.Type_HALF_FLOAT), (Kind.FIXED, 2)),
+    **dict.fromkeys((pa.lib.Type_INT32, pa.lib.Type_UINT32, pa.lib.Type_FLOAT), (Kind.FIXED, 4)),
+    **dict.fromkeys((pa.lib.Type_DATE32, pa.lib.Type_TIME32), (Kind.FIXED, 4)),
+    **dict.fromkeys((pa.lib.Type_INT64, pa.lib.Type_UINT64, pa.lib.Type_DOUBLE), (Kind.FIXED, 8)),
+    **dict.fromkeys((pa.lib.Type_DATE64, pa.lib.Type_TIME64), (Kind.FIXED, 8)),
+    **dict.fromkeys((pa.lib.Type_TIMESTAMP, pa.lib.Type_DURATION), (Kind.FIXED, 8)),
+    pa.lib.Type_BOOL: (Kind.BITS, 0),
+    **dict.fromkeys((pa.lib.Type_STRING, pa.lib.Type_BINARY), (Kind.DATA, 4)),
+    **dict.fromkeys((pa.lib.Type_LARGE_STRING, pa.lib.Type_LARGE_BINARY), (Kind.DATA, 8)),
+}
+"""The types of one array whose width is known from the type's number: a table may have 10,000 columns of them."""
+
+
 class Plan:
     """What each buffer of a batch is, in the order in which the format lists them.
 
@@ -98,6 +113,8 @@ class Plan:
         indices: the outermost dictionaries of the columns.
         values: the type of the values of each dictionary, by its id, nested ones included.
         rebuilt: numbers of the columns that hold a dense union or a list-view somewhere.
+        flat: for each column, what its values are and their width, where all columns are numbers, booleans, strings
+            and the like; else None.
     """
 
     def __init__(self, types: Sequence[Any]):
@@ -112,11 +129,18 @@ class Plan:
         self.values: dict[int, Any] = {}
         self.rebuilt: list[int] = []
         self._dictionary_plans: dict[int, Plan] = {}
+        flat: list[tuple[Kind, int]] = []
         for number, kind in enumerate(types):
-            self._walk(kind)
+            simple = _SIMPLE.get(kind.id)
+            if simple is not None:
+                flat.append(simple)
+                self._add_simple(*simple)
+            else:
+                self._walk(kind)
+                if contains(kind, _is_placed):
+                    self.rebuilt.append(number)
             self.columns.append(len(self._kind))
-            if contains(kind, _is_placed):
-                self.rebuilt.append(number)
+        self.flat = flat if len(flat) == len(types) else None
         self.kind: npt.NDArray[np.int8] = np.array(self._kind, np.int8)
         self.width: Int64s = np.array(self._width, np.int64)
         self.node: Int64s = np.array(self._node, np.int64)
@@ -159,6 +183,13 @@ class Plan:
         self._kind.append(kind)
         self._width.append(width)
         self._node.append(node)
+
+    def _add_simple(self, kind: Kind, width: int) -> None:
+        node, self._nodes = self._nodes, self._nodes + 1
+        self._add(Kind.BITS, 0, node)
+        if kind == Kind.DATA:
+            self._add(Kind.OFFSETS, width, node)
+        self._add(kind, width, node)
 
     def _walk(self, kind: Any) -> None:
         kind = _storage(kind)
@@ -267,7 +298,9 @@ def messages(parts: Sequence[Any]) -> Iterator[tuple[bytes, MessageHeader, list[
         yield metadata, header, buffers
 
 
-def lower(header: MessageHeader, buffers: list[Part], plan: Plan, remaps: Mapping[int, Int64s] | None = None) -> Lowered:
+def lower(
+    header: MessageHeader, buffers: list[Part], plan: Plan, remaps: Mapping[int, Int64s] | None = None
+) -> Lowered:
     """Cut the buffers of one batch to the bytes of its rows.
 
     Args:
@@ -294,8 +327,8 @@ def lower(header: MessageHeader, buffers: list[Part], plan: Plan, remaps: Mappin
         last = 0 if offsets is None else int.from_bytes(offsets[offsets.size - width : offsets.size], "little")
         if have[number] > last:
             fixed[number] = _cut(fixed[number], last)
-    for index in plan.indices if remaps else ():
-        mapping, part = remaps.get(index.buffer), fixed[index.buffer]
+    for index in plan.indices:
+        mapping, part = (remaps or {}).get(index.buffer), fixed[index.buffer]
         if mapping is not None and len(mapping) and part is not None:
             # What stands under a null can be any number.
             old = np.frombuffer(part, index.dtype).astype(np.int64)
@@ -305,6 +338,46 @@ def lower(header: MessageHeader, buffers: list[Part], plan: Plan, remaps: Mappin
             fixed[number], data[order] = pack_views(fixed[number - 1], fixed[number], data[order])
         buffers, variadic = _join_views(fixed, plan.views, data)
     return Lowered(header, buffers, variadic, plan)
+
+
+def is_exact(batch: Any, buffers: Sequence[Any], plan: Plan) -> bool:
+    """Whether the buffers of a batch of plain columns hold its rows and nothing else, as pyarrow handed them over.
+
+    For small batches, where to decode the metadata costs more than the rest; a no need not mean that they do not.
+
+    Args:
+        batch: the batch.
+        buffers: those of its buffers that are not empty.
+        plan: of its schema.
+    """
+    if plan.flat is None:
+        return False
+    rows = batch.num_rows
+    bits = (rows + 7) >> 3
+    left = iter(buffers)
+    for column, (kind, width) in zip(batch.columns, plan.flat, strict=True):
+        if column.null_count and not _is_blank(next(left, None), bits, rows):
+            return False
+        part = next(left, None)
+        if part is None:
+            return False
+        if kind == Kind.FIXED:
+            if part.size != rows * width:
+                return False
+        elif kind == Kind.BITS:
+            if not _is_blank(part, bits, rows):
+                return False
+        else:
+            if part.size != (rows + 1) * width:
+                return False
+            last = int.from_bytes(part[rows * width :], "little")
+            if (last and (data := next(left, None)) is None) or (last and data.size != last):
+                return False
+    return next(left, None) is None
+
+
+def _is_blank(part: Part, size: int, rows: int) -> bool:
+    return part is not None and part.size == size and (not rows & 7 or part[size - 1] >> (rows & 7) == 0)
 
 
 def prepare(batch: Any, plan: Plan) -> Any:
@@ -427,9 +500,7 @@ def _merge(table: Any, rows: Any) -> tuple[Any, list[tuple[int, int, int]], Any]
     return places, pieces, places[stretch] + (low - starts_at[stretch])
 
 
-def _split_views(
-    buffers: list[Part], views: list[int], variadic: Sequence[int]
-) -> tuple[list[Part], list[list[Part]]]:
+def _split_views(buffers: list[Part], views: list[int], variadic: Sequence[int]) -> tuple[list[Part], list[list[Part]]]:
     fixed: list[Part] = []
     data: list[list[Part]] = []
     at = 0
@@ -477,7 +548,9 @@ def children(kind: Any) -> list[Any]:
 def contains(kind: Any, wanted: Any) -> bool:
     """Whether a type, or one nested in it, is wanted. The values of dictionaries are not looked at."""
     kind = _storage(kind)
-    return wanted(kind) or (not pa.types.is_dictionary(kind) and any(contains(child, wanted) for child in children(kind)))
+    return wanted(kind) or (
+        not pa.types.is_dictionary(kind) and any(contains(child, wanted) for child in children(kind))
+    )
 
 
 def _storage(kind: Any) -> Any:

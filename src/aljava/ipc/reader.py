@@ -10,7 +10,6 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +30,15 @@ from aljava.errors import (
     UnsupportedType,
 )
 from aljava.ipc.compression import pool
-from aljava.ipc.message import END_OF_STREAM, MAGIC, Found, Messages, kind_of, read_encapsulated
+from aljava.ipc.message import CONTINUATION, END_OF_STREAM, MAGIC, kind_of, read_encapsulated
 from aljava.ipc.metadata import (
+    DICTIONARY,
     Block,
     Footer,
     check_buffers,
-    codec_of,
     decode_footer,
     decode_message,
+    peek,
 )
 
 OWN_PREFIX = b"aljava."
@@ -96,22 +96,21 @@ class RecordBatchStreamReader(PyArrowStreamReader):
 
     def __init__(self, source: Any, *, options: Any = None, memory_pool: Any = None):
         self._options, settings = _settings(options)
-        self._buffer = _as_buffer(source)
-        self._next: Iterator[Found] | None = None
-        with _checked("the stream"):
-            if self._buffer is None:
-                self._guard = _Guard(source.makefile("rb") if isinstance(source, socket.socket) else source)
-                input = pa.PythonFile(self._guard, "r")
-                names = self._guard.schema if self._options.columns is not None else None
+        buffer = _as_buffer(source)
+        self._view = memoryview(b"" if buffer is None else buffer)
+        self._at = 0
+        with _STREAM:
+            if buffer is None:
+                guard = _Guard(source.makefile("rb") if isinstance(source, socket.socket) else source)
+                input = pa.PythonFile(guard, "r")
+                names = guard.schema
             else:
-                self._next = iter(Messages(self._buffer))
-                input = pa.BufferReader(self._buffer)
-                names = self._buffer
+                input = pa.BufferReader(buffer)
+                names = buffer
             if self._options.columns is not None:
                 settings.included_fields = _numbers(read_schema(names), self._options.columns)
             self._open(input, options=settings, memory_pool=memory_pool)
-        if self._next is not None:
-            next(self._next, None)
+            self._check_next()
 
     def read_next_batch(self) -> Any:
         """Read the next record batch.
@@ -120,13 +119,13 @@ class RecordBatchStreamReader(PyArrowStreamReader):
             StopIteration: there are no more.
             InvalidData: what follows is damaged.
         """
-        with _checked("the stream"):
+        with _STREAM:
             self._check_next()
             return self._valid(super().read_next_batch())
 
     def read_next_batch_with_custom_metadata(self) -> Any:
         """Read the next record batch, and the metadata that was written with it."""
-        with _checked("the stream"):
+        with _STREAM:
             self._check_next()
             found = super().read_next_batch_with_custom_metadata()
             self._valid(found.batch)
@@ -157,15 +156,23 @@ class RecordBatchStreamReader(PyArrowStreamReader):
         return self.read_all().to_pandas(**options)
 
     def _check_next(self) -> None:
-        """Check what the next batch and the dictionaries before it claim, where the stream stands in memory."""
-        for found in self._next or ():
-            check_compressed(found.header.batch and found.header, self._body(found))
-            if found.header.dictionary_id is None:
-                return
+        """Check what the next batch and the dictionaries before it claim, where the stream stands in memory.
 
-    def _body(self, found: Found) -> Any:
-        start = found.offset + found.metadata_length
-        return memoryview(self._buffer)[start : found.end]
+        What is no message pyarrow finds out by itself; it reads nothing beyond the buffer.
+        """
+        view = self._view
+        kind: str | None = DICTIONARY
+        while kind == DICTIONARY:
+            at = self._at
+            start = at + (8 if view[at : at + 4] == CONTINUATION else 4)
+            length = int.from_bytes(view[start - 4 : start], "little", signed=True)
+            if length <= 0 or start + length > len(view):
+                return
+            metadata = view[start : start + length]
+            kind, body_length, codec = peek(metadata)
+            self._at = start + length + body_length
+            if codec is not None:
+                check_compressed(decode_message(metadata), view[start + length : self._at])
 
     def _valid(self, batch: Any) -> Any:
         batch.validate(full=self._options.untrusted)
@@ -209,7 +216,7 @@ class RecordBatchFileReader(PyArrowFileReader):
         else:
             self._file = pa.PythonFile(source, "r")
         self._dictionaries_checked = False
-        with _checked("the file"):
+        with _FILE:
             self.footer = _read_footer(self._file, footer_offset)
             if self._options.columns is not None:
                 self._open(self._file, footer_offset=footer_offset)
@@ -226,7 +233,7 @@ class RecordBatchFileReader(PyArrowFileReader):
             ValueError: there is no such batch.
             InvalidData: it is damaged.
         """
-        with _checked("the file"):
+        with _FILE:
             self._check_batch(i)
             return self._valid(super().get_batch(i))
 
@@ -234,7 +241,7 @@ class RecordBatchFileReader(PyArrowFileReader):
 
     def get_batch_with_custom_metadata(self, i: int) -> Any:
         """Read one record batch, and the metadata that was written with it."""
-        with _checked("the file"):
+        with _FILE:
             self._check_batch(i)
             found = super().get_batch_with_custom_metadata(i)
             self._valid(found.batch)
@@ -259,7 +266,7 @@ class RecordBatchFileReader(PyArrowFileReader):
 
     def count_rows(self) -> int:
         """The rows of all batches; only their metadata is read."""
-        with _checked("the file"):
+        with _FILE:
             rows: int = super().count_rows()
             return rows
 
@@ -279,12 +286,12 @@ class RecordBatchFileReader(PyArrowFileReader):
     def _check_block(self, block: Block) -> None:
         """Check what a compressed message claims; an uncompressed one pyarrow cannot read beyond."""
         metadata = _metadata(self._file, block)
-        if codec_of(metadata) is not None:
+        if peek(metadata)[2] is not None:
             body = self._file.read_at(block.body_length, block.offset + block.metadata_length)
             check_compressed(decode_message(metadata), body)
 
     def _is_compressed(self, block: Block) -> bool:
-        return codec_of(_metadata(self._file, block)) is not None
+        return peek(_metadata(self._file, block))[2] is not None
 
     def _valid(self, batch: Any) -> Any:
         batch.validate(full=self._options.untrusted)
@@ -397,10 +404,10 @@ class _Guard:
             raise failure from error
         if message is None:
             self._ended = True
-            self._pieces = [END_OF_STREAM[:4], END_OF_STREAM[4:]]
+            self._pieces = [CONTINUATION, END_OF_STREAM[4:]]
             return
         prefix, metadata, body = message
-        if codec_of(metadata) is not None:
+        if peek(metadata)[2] is not None:
             check_compressed(decode_message(metadata), body)
         pieces = [prefix[:4], prefix[4:], pa.py_buffer(metadata), pa.py_buffer(body)]
         self._pieces = [piece for piece in pieces if len(piece)]
@@ -441,7 +448,7 @@ def _as_buffer(source: Any) -> Any:
 
 def _read_footer(file: Any, end: int | None) -> Footer:
     size = file.size()
-    end = size if not end else end
+    end = end or size
     if end > size:
         raise InvalidOption(f"footer_offset is {end}, the source has {size} bytes.")
     tail = bytes(file.read_at(10, end - 10)) if end >= 10 else b""
@@ -460,14 +467,15 @@ def _read_footer(file: Any, end: int | None) -> Footer:
     start_at = end - 10 - length
     if length <= 0 or start_at < len(MAGIC):
         raise InvalidData(
-            f"the footer claims {length} of {end} bytes: the end of the file is damaged. `aljava repair` writes a new one."
+            f"the footer claims {length} of {end} bytes: the end of the file is damaged. `aljava repair` "
+            "writes a new one."
         )
     return decode_footer(file.read_at(length, start_at), start_at)
 
 
 def _metadata(file: Any, block: Block) -> Any:
     raw = memoryview(file.read_at(block.metadata_length, block.offset))
-    return raw[8:] if raw[:4] == END_OF_STREAM[:4] else raw[4:]
+    return raw[8:] if raw[:4] == CONTINUATION else raw[4:]
 
 
 def _numbers(schema: Any, columns: Sequence[str | int]) -> list[int]:
@@ -480,14 +488,22 @@ def _numbers(schema: Any, columns: Sequence[str | int]) -> list[int]:
     return sorted(numbers)
 
 
-@contextmanager
-def _checked(what: str) -> Iterator[None]:
-    """Turn what pyarrow says about damaged bytes into errors of ours."""
-    try:
-        yield
-    except (AljavaError, FileNotFoundError):
-        raise
-    except pa.ArrowNotImplementedError as error:
-        raise UnsupportedType(f"{what} holds what pyarrow cannot read: {error}") from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InvalidData(f"{what} is damaged, or no Arrow IPC: {error}") from error
+class _Checked:
+    """Turns what pyarrow says about damaged bytes into errors of ours."""
+
+    def __init__(self, what: str):
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, error: Any, __: Any) -> None:
+        if error is None or isinstance(error, AljavaError | FileNotFoundError):
+            return
+        if isinstance(error, pa.ArrowNotImplementedError):
+            raise UnsupportedType(f"{self._what} holds what pyarrow cannot read: {error}") from error
+        if isinstance(error, pa.ArrowException | OSError | UnicodeDecodeError):
+            raise InvalidData(f"{self._what} is damaged, or no Arrow IPC: {error}") from error
+
+
+_STREAM, _FILE = _Checked("the stream"), _Checked("the file")

@@ -7,13 +7,14 @@ socket) gets them in one vectored call; for the rest small pieces are joined and
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from aljava.errors import TransferError, UnsupportedType
 
-JOINED = 1 << 16
+JOINED = 4096
 """Bytes up to which pieces are joined before they are written."""
 HELD = 1 << 20
 """Bytes of pieces at which they are written."""
@@ -35,12 +36,17 @@ class Output:
         self._pieces: list[Any] = []
         self._held = 0
         self._owned: Any = None
-        self._fd = self._socket = self._file = None
-        if isinstance(sink, str | os.PathLike):
-            self._fd = self._owned = os.open(sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._vector: Any = None
+        self._file: Any = None
+        if isinstance(sink, pa.NativeFile):
+            self._file = sink
+        elif isinstance(sink, str | os.PathLike):
+            descriptor = os.open(sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self._vector = partial(os.writev, descriptor)
+            self._owned = partial(os.close, descriptor)
         elif isinstance(sink, socket.socket):
-            self._socket = sink
-        elif isinstance(sink, pa.NativeFile) or hasattr(sink, "write"):
+            self._vector = sink.sendmsg
+        elif hasattr(sink, "write"):
             self._file = sink
         else:
             try:
@@ -52,7 +58,8 @@ class Output:
                     "a payload is written to a path, an object with `write`, a pyarrow file, a socket or a writable "
                     f"buffer; got {type(sink).__name__}."
                 )
-            self._file = self._owned = pa.FixedSizeBufferWriter(target)
+            self._file = pa.FixedSizeBufferWriter(target)
+            self._owned = self._file.close
 
     def tell(self) -> int:
         """Bytes that stand before the next one in the sink; 0 where it does not know."""
@@ -80,10 +87,8 @@ class Output:
         if not pieces:
             return
         try:
-            if self._fd is not None:
-                self._vectored(pieces, lambda some: os.writev(self._fd, some))  # type: ignore[arg-type]
-            elif self._socket is not None:
-                self._vectored(pieces, lambda some: self._socket.sendmsg(some))  # type: ignore[attr-defined]
+            if self._vector is not None:
+                self._vectored(pieces)
             else:
                 self._joined(pieces)
         except OSError as error:
@@ -95,18 +100,14 @@ class Output:
         """Close what was opened here; a sink that was handed in stays open."""
         self._pieces = []
         owned, self._owned = self._owned, None
-        if owned is None:
-            return
-        if self._fd is not None:
-            os.close(owned)
-        else:
-            owned.close()
+        if owned is not None:
+            owned()
 
-    def _vectored(self, pieces: list[Any], send: Any) -> None:
+    def _vectored(self, pieces: list[Any]) -> None:
         views = [memoryview(piece).cast("B") for piece in pieces]
         at = 0
         while at < len(views):
-            sent = send(views[at : at + VECTOR])
+            sent = self._vector(views[at : at + VECTOR])
             while at < len(views) and sent >= len(views[at]):
                 sent -= len(views[at])
                 at += 1
@@ -127,14 +128,13 @@ class Output:
             self._put(small[0] if len(small) == 1 else b"".join(small))
 
     def _put(self, piece: Any) -> None:
-        file: Any = self._file
-        if isinstance(file, pa.NativeFile):
-            file.write(piece)
+        if isinstance(self._file, pa.NativeFile):
+            self._file.write(piece)
             return
         # An unbuffered file may take a part, and says how much; some objects say nothing.
         view = memoryview(piece).cast("B")
         while len(view):
-            taken = file.write(view)
+            taken = self._file.write(view)
             if taken is None:
                 return
             view = view[taken:]

@@ -16,9 +16,9 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,10 +30,14 @@ from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
 from aljava.ipc.checksums import digest, encode_checksums
 from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
-from aljava.ipc.lowering import Lowered, Plan, Sink, lower, messages, prepare
-from aljava.ipc.message import END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
+from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
+from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
 from aljava.ipc.metadata import DICTIONARY, Block, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
+from aljava.ipc.zones import ZoneBuilder
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Piece: TypeAlias = Any
 """Some bytes to be written: `bytes` or a `pyarrow.Buffer`."""
@@ -47,6 +51,10 @@ SMALL_DICTIONARY = 1 << 16
 """Bytes under which a dictionary stays uncompressed: nanoarrow reads wrong values from compressed ones."""
 IN_FLIGHT = 1 << 26
 """Bytes of batches that are compressed ahead of the one that is being written."""
+TINY = 512
+"""Bytes of body under which a batch is not worth compressing."""
+MOST_PARTS = 256
+"""Parts of pyarrow's writing up to which a batch may be tiny."""
 BATCH_ROWS = 131_072
 """Rows of the batches into which a table is cut where it is compressed."""
 
@@ -65,9 +73,8 @@ class WriteOptions:
     shrink by a tenth or more, the others stay raw."""
     raw: tuple[str, ...] = ()
     """Columns that are never compressed, so that a reader can map them."""
-    statistics: bool | tuple[str, ...] = True
-    """Whether a file describes its columns (min, max, null count) for readers that skip what a filter rules out; or
-    the columns to describe."""
+    statistics: bool = True
+    """Whether a file describes its columns (min, max, null count) for readers that skip what a filter rules out."""
     checksums: bool = True
     """Whether a file carries the XXH3-64 of each message."""
     unify_dictionaries: bool = True
@@ -82,12 +89,9 @@ class WriteOptions:
 
     def __post_init__(self) -> None:
         Compression.parse(self.compression)
-        for name in ("raw", "statistics"):
-            columns = getattr(self, name)
-            if isinstance(columns, str):
-                raise InvalidOption(f"{name} names columns in a tuple; got the text {columns!r}.")
-            if not isinstance(columns, bool | tuple):
-                object.__setattr__(self, name, tuple(columns))
+        if isinstance(self.raw, str):
+            raise InvalidOption(f"raw names columns in a tuple; got the text {self.raw!r}.")
+        object.__setattr__(self, "raw", tuple(self.raw))
         if self.batch_rows is not None and self.batch_rows < 1:
             raise InvalidOption(f"batch_rows is at least 1; got {self.batch_rows}.")
 
@@ -161,7 +165,9 @@ class _Writing:
         elif isinstance(table_or_batch, pa.RecordBatchReader):
             self.write_batches(table_or_batch)
         else:
-            raise ValueError(f"a writer takes a pyarrow RecordBatch, Table or RecordBatchReader; got {type(table_or_batch)}")
+            raise ValueError(
+                f"a writer takes a pyarrow RecordBatch, Table or RecordBatchReader; got {type(table_or_batch)}"
+            )
 
     def write_batch(self, batch: Any, custom_metadata: Any = None) -> None:
         """Write one record batch; it has reached the sink when this returns.
@@ -195,10 +201,9 @@ class _Writing:
             super().write_table(table, max_chunksize)  # type: ignore[misc]
             return
         if engine.unifier is not None and any(pa.types.is_dictionary(kind) for kind in table.schema.types):
-            try:
+            # Those with nulls, or of nested values, are unified batch by batch.
+            with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 table = table.unify_dictionaries()
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                pass  # dictionaries with nulls, or of nested values: they are unified batch by batch
         self._write(table.to_batches(max_chunksize=max_chunksize or engine.settings.batch_rows), None)
 
     def close(self) -> None:
@@ -230,20 +235,31 @@ class _Writing:
                 super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
             return
         engine.check_open()
-        ahead: deque[tuple[Any, list[tuple[Lowered, Packing]]]] = deque()
-        in_flight = 0
-        for batch in batches:
-            ahead.append((batch, [(some, engine.pack(some)) for some in self._lower(batch, custom_metadata)]))
-            in_flight += batch.nbytes if engine.compression.codec else 0
-            while ahead and (engine.compression.codec is None or in_flight > IN_FLIGHT):
-                done, lowered = ahead.popleft()
-                in_flight -= done.nbytes if engine.compression.codec else 0
-                engine.put(done, lowered)
-        for done, lowered in ahead:
-            engine.put(done, lowered)
+        if engine.compression.codec is None:
+            for batch in batches:
+                engine.put(batch, self._packing(batch, custom_metadata))
+        else:
+            ahead: deque[tuple[Any, Any]] = deque()
+            in_flight = 0
+            for batch in batches:
+                ahead.append((batch, self._packing(batch, custom_metadata)))
+                in_flight += batch.nbytes
+                while in_flight > IN_FLIGHT:
+                    done, packing = ahead.popleft()
+                    in_flight -= done.nbytes
+                    engine.put(done, packing)
+            for done, packing in ahead:
+                engine.put(done, packing)
         engine.flush()
 
-    def _lower(self, batch: Any, custom_metadata: Any) -> list[Lowered]:
+    def _packing(self, batch: Any, custom_metadata: Any) -> "list[tuple[Lowered, Packing]] | _AsIs":
+        """The messages that a batch takes, on their way to be compressed."""
+        engine = self._engine
+        assert engine is not None
+        lowered = self._lower(batch, custom_metadata)
+        return lowered if isinstance(lowered, _AsIs) else [(some, engine.pack(some)) for some in lowered]
+
+    def _lower(self, batch: Any, custom_metadata: Any) -> "list[Lowered] | _AsIs":
         """The messages that a batch takes: its dictionaries, where they are new, and itself."""
         engine = self._engine
         assert engine is not None
@@ -251,7 +267,8 @@ class _Writing:
             raise TypeError(f"a writer takes a pyarrow.RecordBatch; got {type(batch).__name__}")
         plan = engine.plan
         error: SchemaMismatch | None = None
-        remaps, changed = None, {}
+        remaps: dict[int, Any] = {}
+        changed: dict[int, Any] = {}
         batch = prepare(batch, plan)
         try:
             super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
@@ -376,7 +393,11 @@ class Layout:
 
 
 def lay_out(
-    schema: Any, batches: Iterable[Any], options: WriteOptions | None = None, metadata: Any = None, page_offsets: bool = False
+    schema: Any,
+    batches: Iterable[Any],
+    options: WriteOptions | None = None,
+    metadata: Any = None,
+    page_offsets: bool = False,
 ) -> Layout:
     """Plan an uncompressed IPC file without copying the batches.
 
@@ -439,6 +460,13 @@ class _Record:
         """Nothing is held open."""
 
 
+class _AsIs(NamedTuple):
+    """A message as pyarrow wrote it."""
+
+    message: bytes
+    metadata_length: int
+
+
 class _Engine:
     """Places messages one behind the other, keeps their places, and writes the end."""
 
@@ -451,7 +479,8 @@ class _Engine:
         self._position = output.tell() if is_file else 0
         self._dictionaries: dict[int, list[Block]] = {}
         self._batches: list[Block] = []
-        self._digests: dict[int, Future[int]] = {}
+        self._digests: dict[int, int] = {}
+        self._hashing: dict[int, Future[int]] = {}
         self._raw = _columns(schema, settings.raw, "raw")
         self.settings = settings
         self.compression = Compression.parse(settings.compression)
@@ -462,6 +491,7 @@ class _Engine:
         """Messages, record batches, dictionary batches, deltas, replaced dictionaries: as `pyarrow.ipc.WriteStats`."""
         unified = is_file and settings.unify_dictionaries and bool(self.plan.values)
         self.unifier = Unifier(self.plan) if unified else None
+        self._zones = ZoneBuilder(schema) if is_file and settings.statistics else None
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
 
@@ -481,10 +511,32 @@ class _Engine:
         raw = self._raw_buffers(lowered) if self._raw else frozenset()
         return Packing(lowered.buffers, raw, compression, self.settings.use_threads)
 
-    def put(self, batch: Any, messages: list[tuple[Lowered, Packing]]) -> None:
+    def put(self, batch: Any, messages: "list[tuple[Lowered, Packing]] | _AsIs") -> None:
         """Write a batch with its dictionaries."""
-        for lowered, packing in messages:
-            self.put_message(lowered, *packing.result())
+        is_compressed = False
+        if isinstance(messages, _AsIs):
+            self._start()
+            block = Block(self._position, messages.metadata_length, len(messages.message) - messages.metadata_length)
+            self._emit([messages.message], len(messages.message))
+            self._count(None, False, block)
+        else:
+            for lowered, packing in messages:
+                packed, is_compressed = packing.result()
+                self.put_message(lowered, packed, is_compressed)
+        if self._zones is not None:
+            self._zones.add(batch, compressed=is_compressed)
+
+    def as_is(self, batch: Any, parts: list[Any]) -> "_AsIs | None":
+        """A tiny batch as pyarrow wrote it, if it holds its rows and nothing else."""
+        if self.plan.flat is None or len(parts) > MOST_PARTS:
+            return None
+        start = max(number for number, part in enumerate(parts) if type(part) is bytes and part == CONTINUATION)
+        metadata_length = 8 + int.from_bytes(parts[start + 1], "little")
+        message = b"".join(parts[start:])
+        if len(message) - metadata_length >= (LARGE if self.compression.codec is None else TINY):
+            return None
+        buffers = [part for part in parts[start + 3 :] if type(part) is not bytes]
+        return _AsIs(message, metadata_length) if is_exact(batch, buffers, self.plan) else None
 
     def put_message(self, lowered: Lowered, packed: list[Packed], is_compressed: bool) -> None:
         """Write one message."""
@@ -508,7 +560,7 @@ class _Engine:
         framed = frame(metadata, self._position, 64 if is_large else 8)
         block = Block(self._position, len(framed), size)
         self._emit([framed, *pieces], len(framed) + size)
-        self._count(header, block)
+        self._count(header.dictionary_id, header.is_delta, block)
 
     def end_stream(self) -> None:
         """Write the end-of-stream marker."""
@@ -520,17 +572,19 @@ class _Engine:
         """The end of a file, behind the end of its stream."""
         blocks = [block for blocks in self._dictionaries.values() for block in blocks]
         entries = list(self._metadata)
+        if self._zones is not None:
+            entries += self._zones.finish().items()
         if self.settings.checksums:
             listed = {block.offset for block in (*blocks, *self._batches)}
-            digests = {offset: future.result() for offset, future in self._digests.items() if offset in listed}
+            self._settle()
+            digests = {offset: done for offset, done in self._digests.items() if offset in listed}
             entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
         footer = encode_footer(schema_metadata(self._schema.serialize()), blocks, self._batches, entries)
         return footer + struct.pack("<i", len(footer)) + MAGIC
 
     def flush(self) -> None:
         """Let everything reach the sink, and let go of the batches."""
-        for future in self._digests.values():
-            future.result()
+        self._settle()
         self._guarded(self._output.flush)
 
     def close(self) -> None:
@@ -561,9 +615,18 @@ class _Engine:
 
     def _emit(self, pieces: list[Piece], size: int) -> None:
         if self._is_file and self.settings.checksums:
-            self._digests[self._position] = pool().submit(digest, pieces)
+            if size < LARGE:
+                self._digests[self._position] = digest(pieces)
+            else:
+                self._hashing[self._position] = pool().submit(digest, pieces)
         self._guarded(lambda: self._output.write(pieces, size))
         self._position += size
+
+    def _settle(self) -> None:
+        """Wait for the checksums that threads are computing: they read the batches."""
+        for offset, future in self._hashing.items():
+            self._digests[offset] = future.result()
+        self._hashing.clear()
 
     def _guarded(self, action: Any) -> None:
         try:
@@ -572,15 +635,15 @@ class _Engine:
             self._failed = True
             raise
 
-    def _count(self, header: Any, block: Block) -> None:
+    def _count(self, dictionary_id: int | None, is_delta: bool, block: Block) -> None:
         self.counts[0] += 1
-        if header.dictionary_id is None:
+        if dictionary_id is None:
             self.counts[1] += 1
             self._batches.append(block)
             return
         self.counts[2] += 1
-        known = self._dictionaries.setdefault(header.dictionary_id, [])
-        if header.is_delta:
+        known = self._dictionaries.setdefault(dictionary_id, [])
+        if is_delta:
             self.counts[3] += 1
         else:
             self.counts[4] += bool(known) and not self._is_file
