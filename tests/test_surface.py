@@ -7,11 +7,13 @@ PUBLIC = [
     "Dataset",
     "Store",
     "Written",
+    "attach",
     "dumps",
     "ipc",
     "loads",
     "open",
     "read",
+    "sql",
     "write",
 ]
 

@@ -3,6 +3,8 @@
 One payload, many places: `write(table, place)` and `read(place)`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from aljava import ipc
 from aljava.api import Written, open, read, write
 from aljava.dataset import Dataset
@@ -10,16 +12,32 @@ from aljava.errors import AljavaError
 from aljava.objects import dumps, loads
 from aljava.store import Store
 
+if TYPE_CHECKING:
+    from aljava.queries import attach, sql
+
 __all__ = [
     "AljavaError",
     "Dataset",
     "Store",
     "Written",
+    "attach",
     "dumps",
     "ipc",
     "loads",
     "open",
     "read",
+    "sql",
     "write",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # DuckDB takes 0.1 s to import, as much as pyarrow itself.
+    if name in ("attach", "sql"):
+        from importlib import import_module
+
+        module = import_module("aljava.queries")
+        globals().update(attach=module.attach, sql=module.sql)
+        return globals()[name]
+    raise AttributeError(f"module 'aljava' has no attribute {name!r}")

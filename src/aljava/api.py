@@ -82,7 +82,7 @@ def write(
         raise InvalidOption(f"batch_rows is {batch_rows}: it must be at least 1")
     place = locate(target)
     options = _write_options(compression)
-    if place.takes_tables and frames.is_in_memory(data) and mode != "append" and not metadata:
+    if place.takes_tables and frames.in_memory(data) and mode != "append" and not metadata:
         table = frames.to_table(data)
         size = place.write(table, options, create=mode == "create", durable=durable)
         if progress:

@@ -87,8 +87,13 @@ def to_table(data: Any) -> pa.Table:
     raise UnsupportedType(f"{_name(data)} is not table-like. Aljava takes {ACCEPTED}.")
 
 
-def is_in_memory(data: Any) -> bool:
-    """Whether all of table-like data is here already, so that `to_table` makes nothing large."""
+def in_memory(data: Any) -> bool:
+    """Whether all rows of something table-like are here already, so that gathering them costs no memory.
+
+    Example:
+        >>> in_memory({"id": [1, 2]}), in_memory(to_reader({"id": [1, 2]}))
+        (True, False)
+    """
     return isinstance(data, pa.Table | pa.RecordBatch | Mapping) or _is_frame(data)
 
 

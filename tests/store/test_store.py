@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from aljava.errors import (
     AccessDenied,
+    InvalidData,
     InvalidKey,
     InvalidOption,
     KeyNotFound,
@@ -148,9 +149,12 @@ def test_dictionaries_that_change_become_one(store: Store) -> None:
     assert store["table"]["c"].to_pylist() == store["reader"]["c"].to_pylist() == words
 
 
-def test_a_record_batch_goes_in_and_other_things_do_not(store: Store) -> None:
+def test_anything_table_like_goes_in_and_other_things_do_not(store: Store) -> None:
     store["batch"] = LARGE.to_batches()[0]
-    assert store["batch"].equals(LARGE)
+    store["frame"] = pl.from_arrow(LARGE)
+    store["relation"] = duckdb.from_arrow(LARGE)
+    store["arrays"] = {"n": np.arange(100_000), "x": np.arange(100_000) / 7}
+    assert all(store[key].equals(LARGE) for key in store)
     with pytest.raises(UnsupportedType):
         store["x"] = object()
 
@@ -223,6 +227,43 @@ def test_a_destroyed_store_begins_anew(store: Store) -> None:
 def test_repr_names_what_is_there(store: Store) -> None:
     store["t"] = LARGE
     assert repr(store) == f"<Store {store.name!r}: 1 objects, 1.53 MiB>"
+
+
+def test_info_says_what_an_object_is(store: Store) -> None:
+    store["t"] = LARGE.replace_schema_metadata({"unit": "m"})
+    store["dictionary"] = pa.table({"c": pa.array(["a", "b"] * 5).dictionary_encode()})
+    held = [store["t"], store["t"]]
+    info = store.info("t")
+    assert (info.key, info.rows, info.readers) == ("t", 100_000, 2)
+    assert info.bytes == os.path.getsize(os.path.join(store.path, "t.arrow"))
+    assert info.schema.equals(held[0].schema, check_metadata=True)
+    assert 0 <= info.age < 600
+    held.clear()
+    assert store.info("t").readers == 0
+    assert [(info.key, info.rows) for info in store.infos()] == [("dictionary", 10), ("t", 100_000)]
+    with pytest.raises(KeyNotFound):
+        store.info("missing")
+
+
+def test_info_of_many_batches_and_columns(store: Store) -> None:
+    wide = pa.table({f"column {number}": [number] for number in range(1_000)})
+    store["t"] = pa.Table.from_batches(wide.to_batches() * 7)
+    assert store.info("t").rows == 7
+    assert store.info("t").schema == wide.schema
+
+
+def test_a_file_that_is_no_object_is_named(store: Store) -> None:
+    Path(store.path, "odd.arrow").write_text("this is no Arrow file")
+    with pytest.raises(InvalidData, match="'odd' ends with"):
+        store.info("odd")
+
+
+def test_a_notebook_shows_the_objects(store: Store) -> None:
+    store.update({f"<{number:02}>": SMALL for number in range(60)})
+    shown = store._repr_html_()
+    assert "<td>&lt;00&gt;</td><td>3</td>" in shown
+    assert "n: int64, word: string" in shown
+    assert "and 10 more" in shown
 
 
 # ----------------------------------------------------------------------------------------------------- keys

@@ -67,11 +67,12 @@ def _zeros(size: int) -> list[memoryview]:
 
 def write_all(descriptor: int, views: list[memoryview], offset: int) -> None:
     """Writes views one after the other from `offset` on, however many calls that takes."""
-    while views:
-        written = os.pwritev(descriptor, views, offset)
+    first = 0
+    while first < len(views):
+        written = os.pwritev(descriptor, views[first:], offset)
         offset += written
-        while views and written >= len(views[0]):
-            written -= len(views[0])
-            views = views[1:]
-        if views:
-            views = [views[0][written:], *views[1:]]
+        while first < len(views) and written >= len(views[first]):
+            written -= len(views[first])
+            first += 1
+        if written:
+            views[first] = views[first][written:]

@@ -135,15 +135,30 @@ class Folder:
                 if status.st_size < SMALL:
                     _note_use(descriptor, status)
                     return pa.py_buffer(os.pread(descriptor, status.st_size, 0))
-                fcntl.flock(descriptor, _SHARE)
-                if os.stat(path).st_ino != status.st_ino:
+                if not _still_named(path, descriptor, status):
                     return None
                 _note_use(descriptor, status)
                 return Mapping(descriptor, status.st_size).buffer()
-            except BlockingIOError:  # a writer tests it, so it is not this name's any more
-                return None
             finally:
                 os.close(descriptor)
+
+    @contextlib.contextmanager
+    def held(self, name: str) -> Iterator[tuple[int, os.stat_result]]:
+        """The descriptor and status of an object, safe from recycling while the context lasts.
+
+        For a few reads: forks of this process, and its other readers, wait until it ends.
+        """
+        path = f"{self.path}/{name}"
+        with _guard:
+            while True:
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    status = os.fstat(descriptor)
+                    if status.st_size < SMALL or _still_named(path, descriptor, status):
+                        yield descriptor, status
+                        return
+                finally:
+                    os.close(descriptor)
 
     def objects(self) -> Iterator[tuple[str, os.stat_result]]:
         """File name and status of each object."""
@@ -355,7 +370,7 @@ class Folder:
             if not free:
                 os.close(descriptor)
                 return None
-        return Segment(work, descriptor, status.st_size, status.st_ino, status.st_blocks * 512 >= status.st_size)
+        return Segment(work, descriptor, status.st_size, status.st_ino, _is_dense(status))
 
     def _reserve(self, size: int) -> Segment:
         """A new segment of `size` bytes that has no memory yet, within the capacity."""
@@ -403,7 +418,8 @@ class Folder:
     def _retire(self, work: str, *, bound: bool = True) -> None:
         """Moves a segment that is ours by name, and that others may still read, into the pool."""
         status = os.stat(work)
-        if status.st_size < SMALL or not self.recycle:
+        if status.st_size < SMALL or not self.recycle or not _is_dense(status):
+            # One with holes was never filled: its writer died.
             os.unlink(work)
             return
         try:
@@ -505,6 +521,19 @@ def check_owner(path: str, *, shared: bool) -> None:
             f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}: choose another place with ALJAVA_SHM, or "
             "open the store with the mode that its owner shares it by, such as mode=0o770"
         )
+
+
+def _still_named(path: str, descriptor: int, status: os.stat_result) -> bool:
+    """Locks an open segment for reading, and says whether it is still the one that the path names."""
+    try:
+        fcntl.flock(descriptor, _SHARE)
+    except BlockingIOError:  # a writer tests it: it has no such name any more
+        return False
+    return os.stat(path).st_ino == status.st_ino
+
+
+def _is_dense(status: os.stat_result) -> bool:
+    return status.st_blocks * 512 >= status.st_size
 
 
 def _note_use(descriptor: int, status: os.stat_result) -> None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import functools
 import glob
+import html
 import os
 import shutil
 import time
@@ -15,14 +17,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from aljava.errors import InvalidOption, KeyNotFound, StoreBusy, StoreError, StoreFull, UnsupportedType
+from aljava.errors import InvalidOption, KeyNotFound, StoreBusy, StoreError, StoreFull
+from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
 from aljava.store.filling import fill
 from aljava.store.folder import SMALL, Folder, check_owner
+from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
 from aljava.store.names import check_store_name, file_name, key_of, root_folder
 
 # Bytes that a stream writes between two looks at the capacity.
 _BYTES_BETWEEN_LOOKS = 64 << 20
+# Objects that a notebook shows.
+_ROWS_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +138,13 @@ class Store(MutableMapping[str, pa.Table]):
     def put(self, data: Any, key: str | None = None) -> str:
         """Stores anything table-like and returns its key.
 
-        A table is copied once, into recycled memory where there is some. A `RecordBatchReader` is written batch by
-        batch as it is read, so that no more than one batch is held besides.
+        A table is copied once, into recycled memory where there is some. A reader, a dataset, a query or a lazy frame
+        is written batch by batch as it is read, so that no more than one batch is held besides; but if it has
+        dictionaries, it is gathered first.
 
         Args:
-            data: An Arrow table, record batch or reader, or anything that can be made one.
+            data: What `aljava.write` takes: Arrow tables, batches, readers and datasets, pandas and Polars frames,
+                DuckDB relations, dicts of arrays, and what offers `__arrow_c_stream__`.
             key: The key to set; without one, a new random key.
 
         Raises:
@@ -146,13 +154,15 @@ class Store(MutableMapping[str, pa.Table]):
         """
         key = uuid.uuid4().hex if key is None else key
         name = file_name(key)
-        reader = _reader(data)
+        rows = to_table(data) if in_memory(data) else to_reader(data)
+        if isinstance(rows, pa.RecordBatchReader) and _must_gather(rows.schema):
+            rows = rows.read_all()
         try:
             with self._folder.writing():
-                if reader is None:
-                    self._put_table(_table(data), name)
+                if isinstance(rows, pa.RecordBatchReader):
+                    self._put_stream(rows, name)
                 else:
-                    self._put_stream(reader, name)
+                    self._put_table(rows, name)
         except FileNotFoundError:
             raise StoreError(f"{self.path}: the store was destroyed while {key!r} was being put") from None
         return key
@@ -198,7 +208,32 @@ class Store(MutableMapping[str, pa.Table]):
             time.sleep(pause if end is None else min(pause, left))
             pause = min(pause * 2, 0.02)
 
-    # ------------------------------------------------------------------------------------------------- the memory
+    # ------------------------------------------------------------------------------------------------- to look at
+
+    def info(self, key: str) -> ObjectInfo:
+        """Rows, bytes, schema, readers and age of an object, from its metadata alone.
+
+        Raises:
+            KeyNotFound: The store has no such key.
+
+        Example:
+            >>> with Store("doctest") as store:
+            ...     store["n"] = {"n": [1, 2, 3]}
+            ...     info = store.info("n")
+            ...     store.destroy()
+            >>> info.rows, info.schema.names, info.readers
+            (3, ['n'], 0)
+        """
+        return self._info(key, self._readers())
+
+    def infos(self) -> list[ObjectInfo]:
+        """What `info` says of each object, sorted by key; an object that goes meanwhile is left out."""
+        readers = self._readers()
+        found = []
+        for key in self:
+            with contextlib.suppress(KeyNotFound):
+                found.append(self._info(key, readers))
+        return found
 
     def stats(self) -> StoreStats:
         """What the store holds now, and how this `Store`'s own writes fared."""
@@ -211,6 +246,24 @@ class Store(MutableMapping[str, pa.Table]):
             recycled_writes=self._folder.recycled,
             fresh_writes=self._folder.fresh,
         )
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        return f"<Store {self.name!r}: {stats.objects} objects, {size_text(stats.bytes_used)}>"
+
+    def _repr_html_(self) -> str:
+        keys = list(self)
+        rows = []
+        for info in self.infos() if len(keys) <= _ROWS_SHOWN else map(self.info, keys[:_ROWS_SHOWN]):
+            names = ", ".join(f"{field.name}: {field.type}" for field in info.schema)
+            cells = (info.key, f"{info.rows:,}", size_text(info.bytes), info.readers, f"{info.age:.0f} s", names)
+            rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
+        if len(keys) > _ROWS_SHOWN:
+            rows.append(f"<tr><td colspan=6>and {len(keys) - _ROWS_SHOWN:,} more</td></tr>")
+        head = "".join(f"<th>{title}</th>" for title in ("key", "rows", "size", "readers", "age", "columns"))
+        return f"<p>{html.escape(repr(self))}</p><table><tr>{head}</tr>{''.join(rows)}</table>"
+
+    # ------------------------------------------------------------------------------------------------- the memory
 
     def prefault(self, nbytes: int) -> None:
         """Gets memory for an object of `nbytes` bytes ahead of time, so that its `put` is a plain copy.
@@ -252,12 +305,6 @@ class Store(MutableMapping[str, pa.Table]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    # ------------------------------------------------------------------------------------------------- to look at
-
-    def __repr__(self) -> str:
-        stats = self.stats()
-        return f"<Store {self.name!r}: {stats.objects} objects, {size_text(stats.bytes_used)}>"
 
     # ------------------------------------------------------------------------------------------------- below
 
@@ -310,11 +357,30 @@ class Store(MutableMapping[str, pa.Table]):
             )
         return error
 
+    def _info(self, key: str, readers: dict[int, int] | None) -> ObjectInfo:
+        try:
+            with self._folder.held(file_name(key)) as (descriptor, status):
+                return describe(key, descriptor, status, None if readers is None else readers.get(status.st_ino, 0))
+        except FileNotFoundError:
+            raise self._missing(key) from None
+
+    def _readers(self) -> dict[int, int] | None:
+        return readers_by_inode(os.stat(self.path).st_dev) if os.path.exists(self.path) else None
+
     def _path(self, key: str) -> str:
         return f"{self.path}/{file_name(key)}"
 
     def _missing(self, key: str) -> KeyNotFound:
         return KeyNotFound(f"shm://{self.name}/{key}: the store has no such key")
+
+
+@functools.lru_cache(maxsize=8)
+def opened(name: str) -> Store:
+    """This process's `Store` of a name with the usual settings, kept open: what an address such as `shm://desk` means.
+
+    Keeping it keeps its maps, so that writing to an address again and again is as fast as to a `Store` in hand.
+    """
+    return Store(name)
 
 
 def stores() -> list[str]:
@@ -339,15 +405,9 @@ def _root(*, shared: bool) -> str:
     return root
 
 
-def _reader(data: Any) -> pa.RecordBatchReader | None:
-    """The reader to stream from, where that is possible.
-
-    A column of dictionaries may change its dictionary from batch to batch, which an IPC file cannot hold: such a
-    reader is read first, and its dictionaries are made one.
-    """
-    if isinstance(data, pa.RecordBatchReader) and not any(map(_has_dictionary, data.schema.types)):
-        return data
-    return None
+def _must_gather(schema: pa.Schema) -> bool:
+    """Whether a reader cannot be streamed: an IPC file holds one dictionary a column, and a reader may bring many."""
+    return any(map(_has_dictionary, schema.types))
 
 
 def _has_dictionary(kind: pa.DataType) -> bool:
@@ -356,16 +416,6 @@ def _has_dictionary(kind: pa.DataType) -> bool:
     return pa.types.is_dictionary(kind) or any(
         _has_dictionary(kind.field(index).type) for index in range(kind.num_fields)
     )
-
-
-def _table(data: Any) -> pa.Table:
-    if isinstance(data, pa.Table):
-        return data
-    if isinstance(data, pa.RecordBatch):
-        return pa.Table.from_batches([data])
-    if isinstance(data, pa.RecordBatchReader):
-        return data.read_all()
-    raise UnsupportedType(f"a {type(data).__name__} is no table")
 
 
 def size_text(size: float) -> str:
