@@ -4,10 +4,12 @@ import aljava
 
 PUBLIC = [
     "AljavaError",
+    "Comparison",
     "Dataset",
     "Store",
     "Written",
     "attach",
+    "compare",
     "dumps",
     "ipc",
     "loads",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aljava import ipc
 from aljava.api import Written, open, read, write
+from aljava.compare import Comparison, compare
 from aljava.dataset import Dataset
 from aljava.errors import AljavaError
 from aljava.objects import dumps, loads
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AljavaError",
+    "Comparison",
     "Dataset",
     "Store",
     "Written",
     "attach",
+    "compare",
     "dumps",
     "ipc",
     "loads",

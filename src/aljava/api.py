@@ -81,7 +81,7 @@ def write(
     if batch_rows is not None and batch_rows < 1:
         raise InvalidOption(f"batch_rows is {batch_rows}: it must be at least 1")
     place = locate(target)
-    options = _write_options(compression)
+    options = ipc.WriteOptions(compression, statistics=statistics, checksums=checksums)
     if place.takes_tables and frames.in_memory(data) and mode != "append" and not metadata:
         table = frames.to_table(data)
         size = place.write(table, options, create=mode == "create", durable=durable)
@@ -177,13 +177,6 @@ def _encoded(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidOption(f"metadata holds text, and {key!r}: {value!r} is not")
     return {key.encode(): value.encode() for key, value in metadata.items()}
-
-
-def _write_options(compression: str) -> Any:
-    known = {"auto": "zstd", "zstd": "zstd", "lz4": "lz4", "none": None}
-    if compression not in known:
-        raise InvalidOption(f"compression {compression!r} is none of {', '.join(known)}")
-    return ipc.IpcWriteOptions(compression=known[compression])
 
 
 def _after_what_is_there(

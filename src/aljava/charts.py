@@ -125,18 +125,21 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterabl
         )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
-def bars(title: str, rows: Sequence[Bar], *, label_width: int = 64) -> str:
+def bars(title: str, rows: Sequence[Bar], *, label_width: int = 64, width: int = 360) -> str:
     """A chart of horizontal bars, as SVG.
 
     Args:
         title: what is shown, with its unit.
         rows: the bars, from the top.
-        label_width: room for the labels, in the chart's units (the chart is 360 wide).
+        label_width: room for the labels, in the chart's units.
+        width: width of the chart, in CSS pixels.
     """
-    width, row_height, text_width = 360, 26, 84
+    row_height, text_width = 26, 84
     room = width - label_width - text_width
     longest = max((row.value for row in rows), default=0.0) or 1.0
     parts = []
@@ -209,9 +212,7 @@ def comparison(measured: "Comparison") -> str:
         ),
         bars("Time to read", [Bar(it.codec, it.read_seconds, seconds(it.read_seconds), it is choice) for it in rows]),
     ]
-    points = [
-        Point(it.codec, (it.write_seconds + it.read_seconds) * 1e3, it.bytes / 1e6, it is choice) for it in rows
-    ]
+    points = [Point(it.codec, (it.write_seconds + it.read_seconds) * 1e3, it.bytes / 1e6, it is choice) for it in rows]
     against = scatter(
         "Size against time: nearer to the corner is better; hollow ones are beaten on both",
         points,
@@ -311,20 +312,21 @@ def terminal_bars(measured: "Comparison") -> Any:
     for title in ("size", "write", "read"):
         grid.add_column("", ratio=1, no_wrap=True, min_width=6)
         grid.add_column(title, no_wrap=True, justify="right", min_width=7)
-    most = [
-        max((value(it) for it in measured.measured), default=0.0) or 1.0
-        for value in (lambda it: it.bytes, lambda it: it.write_seconds, lambda it: it.read_seconds)
-    ]
+    grid.add_column("raw", no_wrap=True, justify="right")
+    most_bytes = max((it.bytes for it in measured.measured), default=0) or 1
+    longest_write = max((it.write_seconds for it in measured.measured), default=0.0) or 1.0
+    longest_read = max((it.read_seconds for it in measured.measured), default=0.0) or 1.0
     for it in measured.measured:
         colour = "bold cyan" if it is choice else "blue"
         grid.add_row(
             f"[bold cyan]{it.codec}[/]" if it is choice else it.codec,
-            TerminalBar(it.bytes / most[0], colour),
+            TerminalBar(it.bytes / most_bytes, colour),
             size(it.bytes),
-            TerminalBar(it.write_seconds / most[1], colour),
+            TerminalBar(it.write_seconds / longest_write, colour),
             seconds(it.write_seconds),
-            TerminalBar(it.read_seconds / most[2], colour),
+            TerminalBar(it.read_seconds / longest_read, colour),
             seconds(it.read_seconds),
+            f"{len(it.raw_columns)}/{it.columns}",
         )
     return grid
 

@@ -91,6 +91,8 @@ class Comparison:
     @property
     def advice(self) -> str:
         """What to choose for the goal, and why, in a sentence."""
+        if not self.rows:
+            return "The table has no rows: any codec will do."
         best = self.choice
         others = [it for it in self.measured if it is not best]
         sentence = f'For {_GOAL_WORDS[self.goal]}, write this data with compression="{best.codec}": '
@@ -141,12 +143,14 @@ class Comparison:
             f"{f'{len(it.raw_columns)}/{it.columns}':>11}"
             for it in self.measured
         ]
-        return "\n".join([*lines, self._sampled(), self.advice]).replace("\n\n", "\n")
+        return "\n".join([*lines, self.note, self.advice]).replace("\n\n", "\n")
 
     def _repr_html_(self) -> str:
-        return charts.comparison(self) + charts.paragraph(self._sampled()) + charts.callout(self.advice)
+        return charts.comparison(self) + charts.paragraph(self.note) + charts.callout(self.advice)
 
-    def _sampled(self) -> str:
+    @property
+    def note(self) -> str:
+        """Says so where a sample was measured; empty otherwise."""
         if self.rows == self.total_rows:
             return ""
         return f"Measured on a sample: {self.rows:,} of {self.total_rows:,} rows, taken from {SAMPLE_PIECES} places."
@@ -159,7 +163,12 @@ _GOAL_WORDS = {"speed": "speed", "size": "the smallest size", "balanced": "a bal
 
 
 def compare(
-    data: Any, *, codecs: Sequence[str] | None = None, repeat: int = 3, sample: int | None = None, goal: str = "balanced"
+    data: Any,
+    *,
+    codecs: Sequence[str] | None = None,
+    repeat: int = 3,
+    sample: int | None = None,
+    goal: str = "balanced",
 ) -> Comparison:
     """Measures codecs on this data, on this machine.
 
@@ -194,7 +203,7 @@ def compare(
     if sample is not None and sample < 1:
         raise InvalidOption(f"sample is {sample}: it must be at least 1 row")
     table = api.read(data) if isinstance(data, str | bytes | os.PathLike | pa.Buffer) else to_table(data)
-    measured_rows = sampled(table, sample)
+    measured_rows = take_sample(table, sample)
     with tempfile.TemporaryDirectory(prefix="aljava-compare-") as folder:
         path = os.path.join(folder, "data.arrow")
         runs: dict[str, list[Measured]] = {name: [] for name in names}
@@ -238,7 +247,7 @@ def measure(table: pa.Table, codec: str, path: str, *, check: bool = True) -> Me
     return Measured(codec, content.size, written.seconds, seconds, place.columns_inside, found.num_columns)
 
 
-def sampled(table: pa.Table, rows: int | None) -> pa.Table:
+def take_sample(table: pa.Table, rows: int | None) -> pa.Table:
     """Some rows of a table, in pieces taken from all over it; all of them where they are few enough.
 
     Args:
@@ -252,9 +261,7 @@ def sampled(table: pa.Table, rows: int | None) -> pa.Table:
     pieces = min(SAMPLE_PIECES, rows)
     cuts = [rows * index // pieces for index in range(pieces + 1)]
     starts = [(table.num_rows - rows) * index // max(1, pieces - 1) + cuts[index] for index in range(pieces)]
-    return pa.concat_tables(
-        [table.slice(start, cuts[index + 1] - cuts[index]) for index, start in enumerate(starts)]
-    )
+    return pa.concat_tables([table.slice(start, cuts[index + 1] - cuts[index]) for index, start in enumerate(starts)])
 
 
 def _touch(table: pa.Table) -> None:

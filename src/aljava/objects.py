@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from aljava import ipc
-from aljava.errors import InvalidData, InvalidOption, MissingDependency, UnsupportedType
+from aljava.errors import InvalidData, MissingDependency, UnsupportedType
 from aljava.frames import to_table
 
 KIND = b"aljava.kind"
@@ -55,7 +55,9 @@ def dumps(obj: Any, *, compression: str | None = None) -> pa.Buffer:
     if detail is not None:
         metadata[DETAIL] = json.dumps(detail).encode()
     sink = pa.BufferOutputStream()
-    with ipc.new_stream(sink, schema.with_metadata(metadata), options=_options(compression)) as writer:
+    with ipc.new_stream(
+        sink, schema.with_metadata(metadata), options=ipc.WriteOptions(compression or "none")
+    ) as writer:
         for batch in batches:
             writer.write_batch(batch.replace_schema_metadata(metadata))
     return sink.getvalue()
@@ -102,14 +104,6 @@ def loads(buffer: Any) -> Any:
         ) from error
 
 
-def _options(compression: str | None) -> Any:
-    if compression in (None, "none"):
-        return ipc.IpcWriteOptions()
-    if compression in ("lz4", "zstd"):
-        return ipc.IpcWriteOptions(compression=compression)
-    raise InvalidOption(f"unknown compression {compression!r}")
-
-
 Parts = tuple[str, list[pa.RecordBatch], pa.Schema, Any]
 
 
@@ -140,11 +134,11 @@ def _taken_apart(obj: Any) -> Parts:
         frame = obj.to_frame(COLUMN)
         frame.attrs = {}
         table = to_table(frame)
-        detail = {"name": _plain_name(obj.name), "attrs": obj.attrs}
+        detail = {"name": _plain_name(obj.name), "attrs": obj.attrs, "arrow": _arrow_backed(frame)}
         return "pandas.Series", table.to_batches(), table.schema, detail
     if pandas and isinstance(obj, pandas.DataFrame):
         table = to_table(obj)
-        return "pandas.DataFrame", table.to_batches(), table.schema, None
+        return "pandas.DataFrame", table.to_batches(), table.schema, {"arrow": _arrow_backed(obj)}
     if polars and isinstance(obj, polars.Series):
         table = to_table(obj.to_frame(COLUMN))
         return (
@@ -167,6 +161,16 @@ def _of_arrays(kind: str, arrays: list[pa.Array], type: pa.DataType, detail: Any
 
 def _array_of_scalar(scalar: pa.Scalar) -> pa.Array:
     return pa.repeat(scalar, 1)
+
+
+def _arrow_backed(frame: Any) -> list[int]:
+    """Which columns of a pandas frame hold Arrow arrays.
+
+    pandas writes their types down as text that it cannot always read back: decimals come back as objects, and text in
+    another class.
+    """
+    arrow_dtype = sys.modules["pandas"].ArrowDtype
+    return [index for index, dtype in enumerate(frame.dtypes) if isinstance(dtype, arrow_dtype)]
 
 
 def _plain_name(name: Any) -> Any:
@@ -251,16 +255,24 @@ def _library(name: str) -> Any:
 
 
 def _to_series(schema: pa.Schema, batches: list[pa.RecordBatch], detail: Any) -> Any:
-    _library("pandas")
-    series = pa.Table.from_batches(batches, schema).to_pandas()[COLUMN]
+    series = _to_pandas(schema, batches, detail)[COLUMN]
     series.name = detail["name"]
     series.attrs = detail["attrs"]
     return series
 
 
 def _to_pandas(schema: pa.Schema, batches: list[pa.RecordBatch], detail: Any) -> Any:
-    _library("pandas")
-    return pa.Table.from_batches(batches, schema).to_pandas()
+    pandas = _library("pandas")
+    table = pa.Table.from_batches(batches, schema)
+    arrow = [] if detail is None else detail["arrow"]
+    # By type where that is clear, so that decimals never become Python objects, 100 bytes each.
+    elsewhere = {field.type for index, field in enumerate(schema) if index not in arrow}
+    mapped = {schema.field(index).type for index in arrow} - elsewhere
+    frame = table.to_pandas(types_mapper=lambda type: pandas.ArrowDtype(type) if type in mapped else None)
+    for index in arrow:
+        if frame.dtypes.iloc[index] != pandas.ArrowDtype(schema.field(index).type):
+            frame.isetitem(index, pandas.arrays.ArrowExtensionArray(table.column(index)))
+    return frame
 
 
 def _to_polars(schema: pa.Schema, batches: list[pa.RecordBatch], detail: Any) -> Any:

@@ -1,119 +1,33 @@
 """A zone that is left out holds no row that the filter selects: random data, random filters, pyarrow as the oracle."""
 
-import datetime as dt
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from tests.ipc.columns import COLUMNS, moments
 
 from aljava.ipc.zones import ZoneBuilder, Zones
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Expression = Any
-EXTREMES = (2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63), 2**62 + 1)
-MIDNIGHT = dt.datetime(2020, 1, 1)
-
-
-class Column:
-    """A kind of column: its type, and how to draw a value. Values are few, so that filters meet them."""
-
-    def __init__(self, type: pa.DataType, draw: Callable[[random.Random], Any]) -> None:
-        self.type = type
-        self.draw = draw
-
-    @property
-    def value_type(self) -> pa.DataType:
-        return self.type.value_type if pa.types.is_dictionary(self.type) else self.type
-
-    def array(self, values: list[Any]) -> pa.Array:
-        array = pa.array(values, self.value_type)
-        if array.type == self.type:
-            return array
-        encoded = array.dictionary_encode()
-        return pa.DictionaryArray.from_arrays(encoded.indices.cast(self.type.index_type), encoded.dictionary)
-
-
-def integers(low: int, high: int, *rare: int) -> Callable[[random.Random], int]:
-    return lambda r: r.choice(rare) if r.random() < 0.3 else r.randint(max(low, -5), min(high, 20))
-
-
-def floats(*rare: float) -> Callable[[random.Random], float]:
-    return lambda r: r.choice([float(r.randint(-5, 20)), r.choice([0.0, -0.0, 0.1, math.inf, -math.inf, *rare])])
-
-
-def decimals(scale: int) -> Callable[[random.Random], Decimal]:
-    return lambda r: Decimal(r.randint(-5 * 10**scale, 20 * 10**scale)).scaleb(-scale)
-
-
-def one_of(*values: Any) -> Callable[[random.Random], Any]:
-    return lambda r: r.choice(values)
-
-
-def days(r: random.Random) -> dt.date:
-    return dt.date(2020, 1, r.randint(1, 28))
-
-
-def moments(r: random.Random) -> dt.datetime:
-    return MIDNIGHT + dt.timedelta(r.randint(0, 4), r.choice([0, 1800]), hours=r.randint(0, 23))
-
-
-def zoned(r: random.Random) -> dt.datetime:
-    return moments(r).replace(month=r.choice([1, 3, 7, 10]), tzinfo=dt.UTC)
-
-
-LONG = "a" * 70
-WORDS = one_of(
-    "", "a", "b", "ab", "abc", "B", "é", "zz", "\U0001f600", LONG, LONG + "b", "\U0010ffff" * 20, "\ud7ff" * 30
-)
-BYTES = one_of(b"", b"a", b"b", b"\xff", b"ab", b"\xff" * 70, b"a" * 70)
-
-COLUMNS = {
-    "i8": Column(pa.int8(), integers(-128, 127, -128, 127)),
-    "i16": Column(pa.int16(), integers(-(2**15), 2**15 - 1, 2**15 - 1)),
-    "i32": Column(pa.int32(), integers(-(2**31), 2**31 - 1, 16777217, 2**31 - 1, -(2**31))),
-    "i64": Column(pa.int64(), integers(-(2**63), 2**63 - 1, *EXTREMES)),
-    "u8": Column(pa.uint8(), integers(0, 255, 255, 128)),
-    "u16": Column(pa.uint16(), integers(0, 2**16 - 1, 2**16 - 1)),
-    "u32": Column(pa.uint32(), integers(0, 2**32 - 1, 2**32 - 1, 2**31)),
-    "u64": Column(pa.uint64(), integers(0, 2**64 - 1, 2**64 - 1, 2**63, 2**53 + 1)),
-    "f16": Column(pa.float16(), lambda r: np.float16(floats(math.nan)(r))),
-    "f32": Column(pa.float32(), floats(16777216.0)),
-    "f64": Column(pa.float64(), floats(float(2**53))),
-    "f64 with NaN": Column(pa.float64(), floats(math.nan)),
-    "decimal32": Column(pa.decimal32(9, 2), decimals(2)),
-    "decimal64": Column(pa.decimal64(9, 1), decimals(1)),
-    "decimal128": Column(pa.decimal128(10, 2), decimals(2)),
-    "decimal128 wide": Column(pa.decimal128(38, 0), lambda r: Decimal(integers(-5, 20, *EXTREMES, 10**37)(r))),
-    "decimal256": Column(pa.decimal256(50, 3), decimals(3)),
-    "string": Column(pa.string(), WORDS),
-    "large_string": Column(pa.large_string(), WORDS),
-    "string_view": Column(pa.string_view(), WORDS),
-    "binary": Column(pa.binary(), BYTES),
-    "large_binary": Column(pa.large_binary(), BYTES),
-    "binary_view": Column(pa.binary_view(), BYTES),
-    "fixed_size_binary": Column(pa.binary(2), one_of(b"aa", b"ab", b"\xff\x00")),
-    "date32": Column(pa.date32(), days),
-    "date64": Column(pa.date64(), days),
-    "time32": Column(pa.time32("s"), lambda r: dt.time(r.randint(0, 23), r.choice([0, 30]))),
-    "time64": Column(pa.time64("us"), lambda r: dt.time(r.randint(0, 23), r.choice([0, 30]))),
-    "timestamp": Column(pa.timestamp("us"), moments),
-    "timestamp with zone": Column(pa.timestamp("ms", "Europe/Lisbon"), zoned),
-    "duration": Column(pa.duration("s"), lambda r: dt.timedelta(seconds=r.randint(-5, 20))),
-    "bool": Column(pa.bool_(), one_of(True, False)),
-    "dictionary": Column(pa.dictionary(pa.int8(), pa.string()), one_of("a", "b", "c", "dd", LONG)),
-    "dictionary of int64": Column(pa.dictionary(pa.int16(), pa.int64()), integers(-(2**63), 2**63 - 1, *EXTREMES)),
-    "dictionary of float64": Column(pa.dictionary(pa.int16(), pa.float64()), floats(math.nan)),
-    "dictionary of timestamp": Column(pa.dictionary(pa.uint8(), pa.timestamp("us")), moments),
-    "list": Column(pa.list_(pa.int8()), one_of([], [1], [1, 2])),
-}  # fmt: skip
 
 # What a column can be compared with besides its own type: pyarrow casts one side to the other.
+TEXT = {
+    pa.string(): (pa.large_string(), pa.binary()),
+    pa.large_string(): (pa.string(), pa.binary(), pa.large_binary()),
+    pa.string_view(): (pa.string(), pa.large_string()),
+    pa.binary(): (pa.large_binary(), pa.string()),
+    pa.large_binary(): (pa.binary(), pa.large_string()),
+}
 NUMBERS = (pa.int8(), pa.uint16(), pa.int64(), pa.float32(), pa.float64())
 
 
@@ -200,7 +114,8 @@ class Filters:
         column, r = COLUMNS[name], self.r
         value, type = column.draw(r), column.value_type
         choice = r.random()
-        if choice < 0.03:
+        # The oracle dies of a segmentation fault where it has to cast a null of these types.
+        if choice < 0.03 and type not in (pa.large_string(), pa.large_binary()):
             return pc.scalar(pa.scalar(None, type))
         if pa.types.is_integer(type) or pa.types.is_floating(type):
             if choice < 0.35:
@@ -218,6 +133,8 @@ class Filters:
             return pc.scalar(pa.scalar(value, pa.timestamp(r.choice(["s", "ms", "us", "ns"]), zone)))
         if pa.types.is_date(type) and choice < 0.3:
             return pc.scalar(pa.scalar(moments(r), pa.timestamp("us")))
+        if type in TEXT and choice < 0.3:
+            return pc.scalar(pa.scalar(value if isinstance(value, str) else b"ab", r.choice(TEXT[type])))
         return pc.scalar(pa.scalar(value, type))
 
 
@@ -226,8 +143,8 @@ def draw_table(r: random.Random, names: list[str]) -> list[pa.RecordBatch]:
     schema = pa.schema([(name, COLUMNS[name].type) for name in names])
     many = r.random() < 0.1
     batches = []
-    for _ in range(r.randint(3, 6)):
-        rows = 0 if r.random() < 0.1 else r.randint(30, 80) if many else r.randint(1, 12)
+    for index in range(r.randint(3, 6)):
+        rows = 0 if index and r.random() < 0.1 else r.randint(30, 80) if many else r.randint(1, 12)
         arrays = []
         for name in names:
             missing = r.choice([0, 0, 0.3, 1])
@@ -294,3 +211,107 @@ def test_no_matching_row_is_lost(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 108))
 def test_no_matching_row_is_lost_to_20_000_filters(seed: int) -> None:
     fuzz(seed, 2500)
+
+
+def zones_over(**columns: pa.Array) -> Zones:
+    """Describe columns in zones of 10 rows."""
+    batch = pa.record_batch(list(columns.values()), names=list(columns))
+    builder = ZoneBuilder.resume(batch.schema, None, 1, rows=10)
+    builder.add(batch, compressed=False)
+    zones = Zones.from_metadata(builder.finish(), batch.schema)
+    assert zones is not None
+    return zones
+
+
+def kept(zones: Zones, filter: Expression) -> list[int]:
+    return np.flatnonzero(zones.prune(filter)).tolist()
+
+
+A, S = pc.field("a"), pc.field("s")
+THOUSAND = zones_over(
+    a=pa.array(range(10_000)),
+    s=pa.array([f"{row:05}" for row in range(10_000)], pa.large_string()),
+    n=pa.array([None if row < 100 or row % 3 else row for row in range(10_000)]),
+    inner=pa.array([{"a": row} for row in range(10_000)]),
+)
+
+
+@pytest.mark.parametrize(
+    ("filter", "expected"),
+    [
+        (A == 1234, [123]),
+        ((A >= 20) & (A < 40), [2, 3]),
+        ((A < 10) | (A > 9995), [0, 999]),
+        (~(A >= 10), [0]),
+        (A.isin([5, 9999]), [0, 999]),
+        ((S == "00077") & (A < 20), [0, 1]),
+        (A.is_null(), []),
+        (pc.field("n").is_valid() & (A < 130), [10, 11, 12]),
+        (pc.field("n") == 1200, [120]),
+        (pc.field("inner", "a") == 3, list(range(1000))),
+        ((pc.field("inner", "a") == 3) & (A == 3), [0]),
+    ],
+)
+def test_what_is_pruned(filter: Expression, expected: list[int]) -> None:
+    assert kept(THOUSAND, filter) == expected
+
+
+@pytest.mark.parametrize("type", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.binary_view()])
+@pytest.mark.parametrize("literal", [pa.string(), pa.large_string(), pa.binary()])
+def test_text_is_pruned_whatever_its_layout(type: pa.DataType, literal: pa.DataType) -> None:
+    text = pa.array([f"{row:05}" for row in range(20_000)]).cast(type)
+    builder = ZoneBuilder(pa.schema([("s", type)]), rows=2000)
+    builder.add(pa.record_batch([text], names=["s"]), compressed=False)
+    zones = Zones.from_metadata(builder.finish(), pa.schema([("s", type)]))
+    assert zones is not None
+    found = kept(zones, pc.scalar(pa.scalar("07777", literal)) == S)
+    # pyarrow casts text to bytes: a constant beforehand, a column row by row.
+    casts = "string" in str(type) and literal == pa.binary()
+    assert found == (list(range(10)) if casts else [3])
+
+
+def test_long_sets_are_pruned_by_their_range() -> None:
+    values = list(range(1000, 1100))
+    assert kept(THOUSAND, A.isin(values)) == list(range(100, 110))
+    assert kept(THOUSAND, A.isin(values) & (A < 1010)) == [100]
+    # The range would be wrong for what must not be in the set.
+    assert kept(THOUSAND, ~A.isin(values)) == list(range(1000))
+    assert kept(THOUSAND, A.isin(values) | (A == 1)) == list(range(1000))
+    with_null = pc.field("n").isin(pa.array([*values, None]))
+    assert set(range(100, 110)) | set(range(10)) <= set(kept(THOUSAND, with_null))
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        A.cast(pa.int8(), safe=False) == 3,
+        (A < 10) & (pc.field("n") > math.nan),
+        (A < 10) & A.cast(pa.float64()).isin([math.nan]),
+        (A < 10) & (pc.scalar(pa.scalar(None, pa.large_string())) == S),
+        (A < 10) & (pc.field("nowhere") == 1),
+        (pc.field(0) < 10),
+        pc.scalar(True),
+    ],
+)
+def test_what_cannot_be_judged_keeps_every_zone(filter: Expression) -> None:
+    assert THOUSAND.prune(filter).all()
+
+
+def test_names_that_look_like_functions_hide_nothing() -> None:
+    name = 'a "cast('
+    zones = zones_over(**{name: pa.array(range(100)), 'x"y': pa.array(["cast("] * 100)})
+    assert kept(zones, (pc.field(name) == 42) & (pc.field('x"y') == "cast(")) == [4]
+    assert zones.prune(pc.field(name).cast(pa.int8()) == 42).all()
+
+
+def test_nulls_of_large_types_do_not_reach_pyarrow() -> None:
+    # pyarrow 26 dies of a segmentation fault where it casts one; a zone of nothing but nulls would make it one.
+    zones = zones_over(s=pa.nulls(30, pa.large_string()), b=pa.array([b"x"] * 30))
+    assert zones.prune(pc.scalar(pa.scalar(None, pa.large_string())) == pc.utf8_length(S)).all()
+    assert kept(zones, pc.field("b") == S) == []
+
+
+def test_threads_may_share_a_zone_map() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda value: kept(THOUSAND, value == A), range(0, 10_000, 37)))
+    assert found == [[value // 10] for value in range(0, 10_000, 37)]

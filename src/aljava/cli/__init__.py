@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from aljava.cli import compare, tour
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
@@ -24,6 +25,10 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
 
         typer.echo(f"aljava {__version__}")
         raise typer.Exit
+
+
+app.command("tour")(tour.command)
+app.command("compare")(compare.command)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ contradicts the filter, at about 10 µs a zone. Groups of zones are asked first,
 
 The way a guarantee is written matters. With nulls it reads `((a >= min) | a.is_null()) & ((a <= max) | a.is_null())`:
 the shorter `(a >= min & a <= max) | a.is_null()` is as true and prunes nothing. And what pyarrow simplifies wrongly
-must not be asked at all: casts, and comparisons with NaN.
+must not be asked at all: casts, and comparisons with NaN. Nor what it dies of.
 """
 
 import math
@@ -71,9 +71,9 @@ class Pruner:
 
 
 def _can_be_judged(tree: Node) -> bool:
-    """Return whether pyarrow simplifies a filter rightly: not with a cast in it, nor with a NaN."""
+    """Return whether pyarrow simplifies a filter rightly: not with a cast in it, a NaN, or certain nulls."""
     for node in walk(tree):
-        if isinstance(node, Literal) and _may_hold_nan(node.value.type, [node.value]):
+        if isinstance(node, Literal) and (_may_hold_nan(node.value.type, [node.value]) or _is_large_null(node.value)):
             return False
         if isinstance(node, Call):
             values = _value_set(node)
@@ -86,6 +86,11 @@ def _may_hold_nan(type: pa.DataType, values: Iterable[pa.Scalar]) -> bool:
     if pa.types.is_floating(type):
         return any(value.is_valid and math.isnan(value.as_py()) for value in values)
     return pa.types.is_nested(type) or pa.types.is_dictionary(type) or isinstance(type, pa.BaseExtensionType)
+
+
+def _is_large_null(value: pa.Scalar) -> bool:
+    """Return whether this is a null that pyarrow 26 dies of, by a segmentation fault, when it has to be cast."""
+    return not value.is_valid and (pa.types.is_large_string(value.type) or pa.types.is_large_binary(value.type))
 
 
 def _value_set(node: Call) -> pa.Array | None:
@@ -226,7 +231,15 @@ class _Levels:
 
 
 def _asked(bounds: pa.Array) -> pa.Array:
-    """Return bounds in the type that pyarrow is asked in: it has no comparisons for narrow decimals."""
+    """Return bounds in the type that pyarrow is asked in.
+
+    It has no comparisons for narrow decimals. And it would put a null for a column that is null throughout a zone: see
+    `_is_large_null`.
+    """
+    if pa.types.is_large_string(bounds.type):
+        return bounds.cast(pa.string())
+    if pa.types.is_large_binary(bounds.type):
+        return bounds.cast(pa.binary())
     return comparable(bounds) if pa.types.is_decimal(bounds.type) else bounds
 
 

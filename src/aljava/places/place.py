@@ -66,8 +66,7 @@ class Place(ABC):
         with self.sink(create=create, durable=durable) as sink:
             counting = _Counting(sink)
             with new_writer(counting, rows.schema, options=options) as writer:
-                for batch in rows:
-                    writer.write_batch(batch)
+                writer.write_batches(rows)
             return counting.bytes
 
     @abstractmethod

@@ -1,0 +1,70 @@
+"""What commands have in common when they show something: the console, the status line, the page."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aljava.errors import AccessDenied, InvalidOption, NotFound
+
+
+def console() -> Any:
+    """Rich's console on standard output; characters that its encoding lacks become question marks."""
+    from rich.console import Console
+
+    if sys.stdout.encoding.lower() not in ("utf-8", "utf8") and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    return Console(highlight=False)
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Says on a terminal what is going on; silent where nobody watches."""
+    from rich.console import Console
+
+    on_error = Console(stderr=True)
+    if not on_error.is_terminal:
+        yield lambda text: None
+        return
+    with on_error.status("") as line:
+        yield lambda text: line.update(f"[dim]{text} …[/]")
+
+
+def must_take_a_file(path: str) -> None:
+    """Finds out before the work, not after it, that a page cannot be written."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if os.path.isdir(path):
+        raise InvalidOption(f"--html {path} is a folder: name a file in it")
+    if not os.path.isdir(folder):
+        raise NotFound(f"--html {path} cannot be written: the folder {folder} does not exist; make it first")
+    _must_be_writable(folder, f"--html {path}")
+
+
+def make_folder(path: str) -> None:
+    """Makes the folder that files are to be kept in, and finds out whether it takes any."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except FileExistsError as error:
+        raise InvalidOption(f"--keep {path} is a file: name a folder") from error
+    except OSError as error:
+        raise AccessDenied(f"--keep {path} cannot be made: {error.strerror}. Choose another folder") from error
+    _must_be_writable(path, f"--keep {path}")
+
+
+def _must_be_writable(folder: str, what: str) -> None:
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise AccessDenied(f"{what}: {folder} cannot be written ({error.strerror}). Choose another folder") from error
+
+
+def write_page(path: str, content: str) -> None:
+    """Writes a page, whole or not at all."""
+    from aljava.places.local import LocalFile
+
+    with LocalFile(path).sink() as sink:
+        sink.write(content.encode())

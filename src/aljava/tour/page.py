@@ -1,0 +1,68 @@
+"""The tour as one page that stands by itself: the same content as the terminal, with charts."""
+
+from html import escape
+
+from aljava import charts
+from aljava.tour.sections import Section, Step, Tour
+
+
+def page(tour: Tour) -> str:
+    """The page, as HTML: no script, no network, readable in light and dark."""
+    table = tour.data.table
+    steps = [step for section in tour.sections for step in section.steps]
+    facts = [
+        (f"{table.num_rows:,}", "rows"),
+        (f"{table.num_columns:,}", "columns"),
+        (charts.size(table.nbytes), "in memory"),
+        (f"{sum(bool(step.verified) for step in steps)} of {len(steps)}", "steps verified"),
+    ]
+    body = (
+        f"<h1>A tour of Aljava</h1><p>{escape(tour.data.name)} ({escape(tour.data.origin)}), through all that Aljava "
+        "does with a table. Every step was done for real, and what came back was compared with what went in.</p>"
+        '<div class="facts">'
+        + "".join(f'<div class="fact"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in facts)
+        + "</div>"
+        + charts.callout(tour.advice)
+        + "".join(_section(number, section) for number, section in enumerate(tour.sections, start=1))
+        + _columns(tour)
+    )
+    return charts.page(f"A tour of Aljava: {tour.data.name}", body)
+
+
+def _section(number: int, section: Section) -> str:
+    rows = [
+        (
+            escape(step.name),
+            charts.seconds(step.seconds) if step.seconds is not None else "-",
+            "no copy" if step.zero_copy else charts.rate(step.gb_per_second) if step.gb_per_second else "-",
+            _outcome(step),
+            f'<span class="soft">{escape(step.note)}</span>' if not step.error else escape(step.error),
+        )
+        for step in section.steps
+    ]
+    figures = charts.table(("step", "time", "throughput", "", "what happened"), rows, numeric=(1, 2))
+    moved = [
+        charts.Bar(step.name, step.gb_per_second, charts.rate(step.gb_per_second))
+        for step in section.steps
+        if step.gb_per_second
+    ]
+    if section.comparison:
+        chart = charts.comparison(section.comparison)
+    elif len(moved) > 1:
+        chart = charts.bars("Throughput", moved, label_width=150, width=560)
+    else:
+        chart = ""
+    return (
+        f"<section><h2>{number}. {escape(section.name)}</h2>{charts.paragraph(section.about)}{figures}{chart}</section>"
+    )
+
+
+def _outcome(step: Step) -> str:
+    if step.verified is None:
+        return '<span class="soft">left out</span>'
+    return '<span class="good">✓ verified</span>' if step.verified else '<span class="bad">✗ failed</span>'
+
+
+def _columns(tour: Tour) -> str:
+    rows = [(escape(column.name), escape(str(column.type))) for column in tour.data.table.schema]
+    return "<section><h2>The table</h2>" + charts.table(("column", "type"), rows) + "</section>"
