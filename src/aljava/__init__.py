@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from aljava import ipc
 from aljava.api import Written, open, read, write
 from aljava.compare import Comparison, compare
-from aljava.dataset import Dataset
 from aljava.errors import AljavaError
 from aljava.objects import dumps, loads
 from aljava.store import Store
 
 if TYPE_CHECKING:
+    from aljava.dataset import Dataset
     from aljava.queries import attach, sql
 
 __all__ = [
@@ -36,7 +36,11 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # DuckDB takes 0.1 s to import, as much as pyarrow itself.
+    # pyarrow.dataset and DuckDB take 0.1 s each to import, as much as pyarrow itself.
+    if name == "Dataset":
+        from aljava.dataset import Dataset
+
+        return Dataset
     if name in ("attach", "sql"):
         from importlib import import_module
 

@@ -1,17 +1,22 @@
 """The doorway: an address in, a table out; a table in, an address filled."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from aljava import frames, ipc
 from aljava.address import locate
-from aljava.dataset import Dataset, Progress
 from aljava.errors import InvalidOption, NotFound, SchemaMismatch
+from aljava.frames import Progress
 from aljava.places.place import Place
+
+if TYPE_CHECKING:
+    # Brings pyarrow.dataset, which brings pandas.
+    from aljava.dataset import Dataset
+    from aljava.payloads import Columns
 
 MODES = ("replace", "create", "append")
 
@@ -42,6 +47,8 @@ def write(
     metadata: Mapping[str, str] | None = None,
     durable: bool = False,
     progress: Progress | None = None,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Written:
     """Writes a table to a place, whole or not at all.
 
@@ -49,7 +56,8 @@ def write(
         data: anything table-like: a pyarrow Table, RecordBatch, RecordBatchReader or Dataset, a pandas or Polars
             frame, a DuckDB relation, a dict of arrays, or anything with `__arrow_c_stream__`. What comes batch by
             batch is written batch by batch: memory stays at a few batches, whatever its length.
-        target: an address: a path, `shm://STORE/KEY`, a writable buffer or an open file.
+        target: an address: a path, `shm://STORE/KEY`, `s3://BUCKET/KEY` and its like, a writable buffer or an open
+            file.
         compression: "auto" (buffer by buffer, where it pays), "none", "lz4", "zstd" or "zstd:LEVEL".
         mode: "replace", "create" (fails if something stands there) or "append".
         batch_rows: rows in each record batch; by default they are cut and gathered to a sensible number of bytes.
@@ -58,6 +66,8 @@ def write(
         metadata: text to keep with the schema, beside what is there.
         durable: return only when the bytes would survive a loss of power.
         progress: called after each batch with the rows done and the rows in all (None where not known).
+        filesystem: of pyarrow or fsspec, in which `target` is a path.
+        storage_options: for fsspec's file system of that address.
 
     Returns:
         what was written: rows, batches, bytes and seconds.
@@ -80,7 +90,8 @@ def write(
         raise InvalidOption(f"mode {mode!r} is none of {', '.join(MODES)}")
     if batch_rows is not None and batch_rows < 1:
         raise InvalidOption(f"batch_rows is {batch_rows}: it must be at least 1")
-    place = locate(target)
+    place = locate(target, filesystem=filesystem, storage_options=storage_options)
+    _must_be_arrow(place.address)
     options = ipc.WriteOptions(compression, statistics=statistics, checksums=checksums)
     if place.takes_tables and frames.in_memory(data) and mode != "append" and not metadata:
         table = frames.to_table(data)
@@ -116,19 +127,28 @@ def write(
 def read(
     source: Any,
     *,
-    columns: Sequence[str] | None = None,
+    columns: "Columns" = None,
     filter: Any = None,
     untrusted: bool = False,
+    memory_map: bool = True,
     progress: Progress | None = None,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> pa.Table:
     """The table at a place. Arrow IPC files and streams, Feather and Parquet are told apart by their bytes.
 
     Args:
-        source: an address: a path, `shm://STORE/KEY`, bytes or another buffer, or an open file.
-        columns: names of the columns to read, in this order; all by default.
+        source: an address: a path, a glob or a folder, `shm://STORE/KEY`, `https://…`, `s3://BUCKET/KEY` and its
+            like, bytes or another buffer, an open file; or a list of these, which are read as one table.
+        columns: names of the columns to read, in this order, or name -> expression; all by default.
         filter: a `pyarrow.compute.Expression` that a row must fulfil.
         untrusted: check every value, as one must with data from strangers; costs a pass over the data.
+        memory_map: whether a file of this machine is mapped. A map shows what the file holds: Aljava and whoever else
+            replaces a file leaves it as it was, but a program that cuts the file short in place takes the pages
+            away, and reading them then kills the process (SIGBUS). False copies the file into memory first.
         progress: called after each batch with the rows done and the rows in all (None where not known).
+        filesystem: of pyarrow or fsspec, in which `source` is a path.
+        storage_options: for fsspec's file system of that address, or `{"headers": …}` for http.
 
     Returns:
         a `pyarrow.Table`; raw data of a local file, a buffer or a store is not copied.
@@ -146,18 +166,33 @@ def read(
         >>> read(address, columns=["price"], filter=pc.field("day") == 1).to_pydict()
         {'price': [0.5, 1.5]}
     """
-    return open(source, untrusted=untrusted).to_table(columns, filter, progress)
+    from aljava.listing import parts
+    from aljava.payloads import Payloads
+
+    found = parts(source, filesystem=filesystem, storage_options=storage_options)
+    payloads = Payloads(found, untrusted=untrusted, memory_map=memory_map)
+    return payloads.to_table(columns, filter, progress=progress)
 
 
-def open(source: Any, *, untrusted: bool = False) -> Dataset:
+def open(
+    source: Any,
+    *,
+    untrusted: bool = False,
+    memory_map: bool = True,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> "Dataset":
     """The table at a place, read when asked: only the columns and the rows that are wanted.
 
     Args:
         source: as in `read`.
         untrusted: as in `read`.
+        memory_map: as in `read`.
+        filesystem: as in `read`.
+        storage_options: as in `read`.
 
     Returns:
-        a `Dataset`, with `to_table`, `to_pandas`, `to_polars` and `to_numpy`.
+        a `Dataset`, with `to_table`, `to_pandas`, `to_polars` and `to_numpy`; DuckDB and Polars take it too.
 
     Raises:
         NotFound, TruncatedFile, InvalidData: as in `read`.
@@ -169,7 +204,21 @@ def open(source: Any, *, untrusted: bool = False) -> Dataset:
         >>> open(address).to_numpy()
         {'id': array([1, 2, 3])}
     """
-    return Dataset(locate(source), untrusted=untrusted)
+    from aljava.dataset import Dataset
+    from aljava.listing import parts
+
+    found = parts(source, filesystem=filesystem, storage_options=storage_options)
+    return Dataset(found, untrusted=untrusted, memory_map=memory_map)
+
+
+def _must_be_arrow(address: str) -> None:
+    """Arrow in a file that says it is something else would be a trap for whoever opens it by its name."""
+    suffix = address[address.rfind(".") :].lower() if "." in address else ""
+    if suffix in (".parquet", ".csv", ".json", ".jsonl", ".ndjson"):
+        raise InvalidOption(
+            f"{address} says that it is {suffix[1:]}, and what is written here is Arrow IPC: name it .arrow, or make "
+            f"that format of it with `aljava copy SOURCE {address}`"
+        )
 
 
 def _encoded(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
@@ -183,8 +232,10 @@ def _after_what_is_there(
     place: Place, schema: pa.Schema, added: Iterator[pa.RecordBatch]
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The rows that stand at the place, then the added ones."""
+    from aljava.payloads import Payloads
+
     try:
-        existing = Dataset(place)
+        existing = Payloads(place)
     except NotFound:
         return schema, added
     if not existing.schema.equals(schema):

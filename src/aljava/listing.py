@@ -63,6 +63,8 @@ def parts(address: Any, *, filesystem: Any = None, storage_options: Mapping[str,
         return found
     if isinstance(address, str | os.PathLike) and not isinstance(os.fspath(address), bytes):
         text = os.fspath(address)
+        if not text:
+            return [Part(locate(address))]
         match = SCHEME.match(text)
         scheme = match[1].lower() if match else None
         if filesystem is None and scheme in (None, "file") and storage_options is None:

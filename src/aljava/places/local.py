@@ -127,8 +127,12 @@ class LocalFile(Place):
         """Turns the system's errors into ours, which say what to do."""
         try:
             yield
-        except AljavaError:
-            raise
+        except AljavaError as error:
+            # What the engine says of a sink that failed does not know whose sink it was.
+            if not isinstance(error, TransferError) or not isinstance(error.__cause__, OSError):
+                raise
+            with self.explained(done):
+                raise error.__cause__ from None
         except FileNotFoundError as error:
             if done == "written":
                 raise NotFound(f"{self.address} cannot be written: the folder does not exist; make it first") from error
