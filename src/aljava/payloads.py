@@ -24,7 +24,7 @@ from aljava.ipc.bounds import zone_type
 from aljava.ipc.zones import Zones
 from aljava.listing import Part
 from aljava.places.place import Place
-from aljava.scanning import Selection, ahead
+from aljava.scanning import Selection, ahead, chosen
 
 Columns = Sequence[str] | Mapping[str, Any] | None
 
@@ -454,15 +454,18 @@ class Query:
         for first, batch in batches:
             low, high = np.searchsorted(rows, [first, first + batch.num_rows])
             if low < high:
-                taken = batch.take(pa.array(rows[low:high] - first))
+                places = pa.array(rows[low:high] - first)
+                taken = chosen(batch, lambda batch, places=places: batch.take(places))  # type: ignore[misc]
                 found += [taken] if self._selection.filter is not None else self._selection.apply([taken])
                 have += high - low
             if high == len(rows):
                 break
         if have < len(rows):
             raise QueryError(f"row {rows[have]:,} is asked for, and {self._dataset.address} has not that many")
-        table = pa.Table.from_batches(found, self._selection.schema)
-        return table if (np.diff(wanted) > 0).all() else table.take(pa.array(back.reshape(-1)))
+        if not (np.diff(wanted) > 0).all():
+            places = pa.array(back.reshape(-1))
+            found = [chosen(pa.concat_batches(found), lambda batch: batch.take(places))]
+        return pa.Table.from_batches(found, self._selection.schema)
 
     def count_rows(self) -> int:
         """How many rows match."""

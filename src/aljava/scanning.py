@@ -148,7 +148,7 @@ class Selection:
             if count == batch.num_rows:
                 found.append(batch)
             elif count:
-                found.append(batch.filter(part))
+                found.append(chosen(batch, lambda rows, part=part: rows.filter(part)))  # type: ignore[misc]
         return found
 
     def _mask(self, table: pa.Table) -> pa.BooleanArray:
@@ -193,6 +193,21 @@ class Selection:
         if tree is None:
             return known
         return list(dict.fromkeys(node.path[0] for node in walk(tree) if isinstance(node, Field)))
+
+
+def chosen(batch: pa.RecordBatch, choose: Callable[[pa.RecordBatch], pa.RecordBatch]) -> pa.RecordBatch:
+    """What `choose` (a `filter` or a `take`) makes of a batch; pyarrow has neither for columns of views."""
+    views = {
+        number: pa.large_string() if kind == pa.string_view() else pa.large_binary()
+        for number, kind in enumerate(batch.schema.types)
+        if kind in (pa.string_view(), pa.binary_view())
+    }
+    if not views:
+        return choose(batch)
+    columns = [column.cast(views[number]) if number in views else column for number, column in enumerate(batch.columns)]
+    found = choose(pa.RecordBatch.from_arrays(columns, names=[str(number) for number in range(len(columns))]))
+    back = [column.cast(kind) for column, kind in zip(found.columns, batch.schema.types, strict=True)]
+    return pa.RecordBatch.from_arrays(back, schema=batch.schema)
 
 
 def _cores() -> int:

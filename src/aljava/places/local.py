@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from aljava.errors import AccessDenied, AddressError, AljavaError, AlreadyExists, InvalidData, NotFound, TransferError
 from aljava.places.place import Place
+from aljava.store.kernel import Mapping
 
 TEMPORARY = ".aljava"
 
@@ -55,8 +56,8 @@ class LocalFile(Place):
             descriptor = self._open_locked()
         try:
             with self.explained("read"):
-                # By descriptor: this is the very file that was looked at, and its name may be any bytes.
-                source = pa.memory_map(f"/dev/fd/{descriptor}")
+                # Not through pyarrow, whose maps each hold a descriptor open: a folder can have thousands of files.
+                source = pa.BufferReader(Mapping(descriptor, os.fstat(descriptor).st_size).buffer())
             yield source
         finally:
             # A map holds on to the open file, and would hold on to the lock with it.
