@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-UNITS = ("s", "ms", "us", "ns")
+SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # in each unit
 INTEGERS = (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
 WORDS = ("", "a", "flecha", "coração", "矢", "\0", "more than the twelve bytes that a view holds itself")
 
@@ -57,8 +57,8 @@ def flat_types() -> st.SearchStrategy[pa.DataType]:
         st.builds(pa.binary, st.integers(0, 17)),
         decimals(),
         st.sampled_from((pa.date32(), pa.date64(), pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns"))),
-        st.builds(pa.timestamp, st.sampled_from(UNITS), zones),
-        st.builds(pa.duration, st.sampled_from(UNITS)),
+        st.builds(pa.timestamp, st.sampled_from(tuple(SECOND)), zones),
+        st.builds(pa.duration, st.sampled_from(tuple(SECOND))),
         st.just(pa.month_day_nano_interval()),
         st.sampled_from((pa.uuid(), pa.json_(), pa.bool8(), pa.opaque(pa.int32(), "kind", "maker"))),
         st.builds(pa.fixed_shape_tensor, st.just(pa.float32()), st.lists(st.integers(1, 3), min_size=1, max_size=3)),
@@ -189,10 +189,14 @@ def _fixed(type_: pa.DataType, rows: int, rng: np.random.Generator) -> pa.Buffer
         numbers = [int.from_bytes(rng.bytes(type_.byte_width), "little") % limit - limit // 2 for _ in range(rows)]
         return pa.py_buffer(b"".join(number.to_bytes(type_.byte_width, "little", signed=True) for number in numbers))
     if types.is_time(type_):
-        day = 86_400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[type_.unit]
-        return pa.py_buffer(rng.integers(0, day, rows).astype(f"int{type_.bit_width}").tobytes())
-    if types.is_date64(type_):
-        return pa.py_buffer((rng.integers(-30_000, 30_000, rows) * 86_400_000).tobytes())
+        return pa.py_buffer(
+            rng.integers(0, 86_400 * SECOND[type_.unit], rows).astype(f"int{type_.bit_width}").tobytes()
+        )
+    if types.is_date(type_):
+        days = rng.integers(-30_000, 30_000, rows)
+        return pa.py_buffer((days.astype(np.int32) if types.is_date32(type_) else days * 86_400_000).tobytes())
+    if types.is_timestamp(type_) or types.is_duration(type_):  # within what Python's datetime can say
+        return pa.py_buffer((rng.integers(-(10**9), 10**9, rows) * SECOND[type_.unit]).tobytes())
     if rng.random() < 0.5 and types.is_integer(type_):  # numbers that compress
         return pa.py_buffer((rng.integers(0, 7, rows)).astype(type_.to_pandas_dtype()).tobytes())
     return pa.py_buffer(rng.bytes(rows * type_.byte_width))

@@ -338,7 +338,7 @@ def test_a_syntax_error_says_where() -> None:
         ('from "neither"', NotFound, "'neither' is no table, view"),
         ("from neither", QueryError, "Table with name neither does not exist"),
         ("from 'missing.parquet'", TransferError, r"missing\.parquet"),
-        ("from 'ftp://host/x.arrow'", aljava.errors.AddressError, "ftp://host/x.arrow"),
+        ("from 'nosuch://host/x.arrow'", aljava.errors.AddressError, "nosuch://host/x.arrow"),
         ("from '{short}'", TruncatedFile, "short"),
         ("from '{text}'", InvalidData, "text"),
         ("select nosuch from '{good}'", QueryError, "nosuch"),

@@ -108,13 +108,16 @@ def callout(text: str) -> str:
     return f'<div class="callout">{escape(text)}</div>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()) -> str:
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = (), widths: Sequence[int] = ()
+) -> str:
     """A table; the cells are HTML.
 
     Args:
         header: the names of the columns.
         rows: the cells.
         numeric: indexes of the columns that are set to the right.
+        widths: widths of the columns in percent; by default the browser decides.
     """
     right = set(numeric)
 
@@ -125,8 +128,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterabl
         )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    columns = "".join(f'<col style="width:{width}%">' for width in widths)
     return (
-        f'<div class="scroll"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<div class="scroll"><table><colgroup>{columns}</colgroup><thead><tr>{cells("th", header)}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 

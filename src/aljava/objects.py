@@ -268,7 +268,7 @@ def _to_pandas(schema: pa.Schema, batches: list[pa.RecordBatch], detail: Any) ->
     # By type where that is clear, so that decimals never become Python objects, 100 bytes each.
     elsewhere = {field.type for index, field in enumerate(schema) if index not in arrow}
     mapped = {schema.field(index).type for index in arrow} - elsewhere
-    frame = table.to_pandas(types_mapper=lambda type: pandas.ArrowDtype(type) if type in mapped else None)
+    frame = table.to_pandas(types_mapper=lambda kind: pandas.ArrowDtype(kind) if kind in mapped else None)
     for index in arrow:
         if frame.dtypes.iloc[index] != pandas.ArrowDtype(schema.field(index).type):
             frame.isetitem(index, pandas.arrays.ArrowExtensionArray(table.column(index)))

@@ -9,6 +9,7 @@ relation that comes back holds what it reads.
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -224,8 +225,12 @@ class _Script:
         words = {token.name or token.text for token in tokens(text)}
         respelled = {word: spelled[word.lower()] for word in words if word.lower() in spelled}
         tables = {**addresses, **respelled, **self._tables}
-        with self._explained([table for table in tables.values() if isinstance(table, AddressTable)]):
-            return self._seeing(tables, verb(self._connection, text, values))
+        opened = [table for table in tables.values() if isinstance(table, AddressTable)]
+        with self._explained(opened):
+            result = self._seeing(tables, verb(self._connection, text, values))
+        if isinstance(result, duckdb.DuckDBPyRelation):
+            _READ[result] = [table for table in opened if table.is_read]
+        return result
 
     def _seeing(self, tables: Mapping[str, Any], call: Callable[[], Any]) -> Any:
         # A frame of its own: DuckDB sees the variables of the Python code that calls it.
@@ -296,6 +301,30 @@ class _Script:
             raise
 
 
+@contextmanager
+def running(relation: duckdb.DuckDBPyRelation) -> Iterator[None]:
+    """Turns what goes wrong while the rows of a relation of `sql` are read into Aljava's errors.
+
+    A relation runs when DuckDB is asked for its rows, and what goes wrong then comes as DuckDB's error, an address
+    that is damaged in its midst too.
+
+    Example:
+        >>> relation = sql("select 'x'::int as number from range(3)")
+        >>> with running(relation):
+        ...     relation.fetchall()
+        Traceback (most recent call last):
+        ...
+        aljava.errors.QueryError: Conversion Error: Could not convert string 'x' to INT32...
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        for table in _READ.get(relation, ()):
+            if table.failure:
+                raise table.failure from error
+        raise translated(error) from error
+
+
 def translated(error: duckdb.Error) -> Exception:
     """Aljava's error for one of DuckDB's, with DuckDB's message and its position in the query.
 
@@ -317,6 +346,9 @@ def translated(error: duckdb.Error) -> Exception:
         return TransferError(str(error))
     return QueryError(str(error))
 
+
+#: The addresses that a relation reads. DuckDB passes on only the text of what goes wrong in them.
+_READ: weakref.WeakKeyDictionary[duckdb.DuckDBPyRelation, list[AddressTable]] = weakref.WeakKeyDictionary()
 
 #: A way to run one statement: from a connection, the statement and its parameters to a call without arguments. The
 #: call is one of C, as every Python function would bring a frame of its own, and its variables.

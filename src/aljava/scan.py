@@ -7,7 +7,7 @@ query is offered a table for each of its quoted names, and DuckDB takes those th
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -80,8 +80,7 @@ class AddressTable(pyarrow.dataset.Dataset):
         try:
             reader = (self._as_it_is_now(dataset) if self._live else dataset).to_reader(columns, filter)
         except AljavaError as error:
-            self.failure = error
-            raise
+            self._fail(error)
         return _Scan(pa.RecordBatchReader.from_batches(reader.schema, self._watched(reader)))
 
     def _opened(self) -> Dataset:
@@ -95,8 +94,7 @@ class AddressTable(pyarrow.dataset.Dataset):
                     )
                     raise self.failure from error
                 except AljavaError as error:
-                    self.failure = error
-                    raise
+                    self._fail(error)
             return self._dataset
 
     def _as_it_is_now(self, before: Dataset) -> Dataset:
@@ -111,8 +109,14 @@ class AddressTable(pyarrow.dataset.Dataset):
         try:
             yield from reader
         except AljavaError as error:
-            self.failure = error
-            raise
+            self._fail(error)
+
+    def _fail(self, error: AljavaError) -> NoReturn:
+        # The reader of the format knows bytes, not where they stand.
+        if self.address not in str(error):
+            error = type(error)(f"{self.address}: {error}")
+        self.failure = error
+        raise error
 
 
 class _Scan:

@@ -47,7 +47,7 @@ def tokens(text: str) -> list[Token]:
     """
     data = text.encode()
     found = duckdb.tokenize(text)
-    ends = [start for start, _ in found[1:]] + [len(data)]
+    ends = [*(start for start, _ in found[1:]), len(data)] if found else []
     return [
         Token(data[start:end].decode().rstrip(), start, kind)
         for (start, kind), end in zip(found, ends, strict=True)

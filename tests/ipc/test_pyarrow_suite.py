@@ -1,7 +1,9 @@
 """pyarrow's own tests of IPC and Feather pass on Aljava: its wheel ships them, and a program changes one import.
 
 Each run is a pytest of its own (see `tests.ipc.substitution`). The same tests run on pyarrow alone give the outcomes to
-be met. `PYARROW_TEST_SLOW=1 PYARROW_TEST_LARGE_MEMORY=1` adds pyarrow's tests of 3 GB tables.
+be met. As in pyarrow's own default, three groups are off: `PYARROW_TEST_SLOW=1 PYARROW_TEST_LARGE_MEMORY=1` adds the
+tests of 3 GB tables, `PYARROW_TEST_HYPOTHESIS=1` one whose tables take ten seconds each to draw (ours are in
+`tests/strategies.py`).
 """
 
 import importlib.util
@@ -84,8 +86,7 @@ def test_every_outcome_is_that_of_pyarrow(theirs: dict[str, Any], ours: dict[str
 
 
 def test_our_code_ran_in_every_test(ours: dict[str, Any]) -> None:
-    own = OF_PYARROWS_OWN_OBJECTS.split()
     idle = {name for name, found in ours.items() if found["outcome"] == "passed" and not found["called"]}
-    assert {name for name in idle if name.partition("::")[2].partition("[")[0] not in own} == set()
-    called = Counter(function for found in ours.values() for function in found["called"])
-    assert called["writer._Writing._begin"] > 100, called
+    assert {name.partition("::")[2].partition("[")[0] for name in idle} <= set(OF_PYARROWS_OWN_OBJECTS.split())
+    tests_of = Counter(module for found in ours.values() for module in {name.split(".")[0] for name in found["called"]})
+    assert min(tests_of["writer"], tests_of["reader"], tests_of["feather"]) > 80, tests_of

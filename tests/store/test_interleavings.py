@@ -19,7 +19,7 @@ STEPS = [
     before("_take/flock"),
     after("_take/flock"),  # holds the exclusive lock of the test
     after("_take/flock", 2),  # has let go of it
-    before("parts", 3),  # is in the middle of the copy
+    before("_copy", 4),  # is in the middle of the copy
     before("exchange"),
     after("exchange"),  # the new object is there, the old one not in the pool
 ]

@@ -2,15 +2,15 @@
 
 import os
 import sys
+from typing import Any
 
 import typer
 
-from aljava.cli import compare, tour
+from aljava.cli import compare, sql, tour
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
     name="aljava",
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Keep Arrow tables, share them between processes and ship them.",
@@ -29,12 +29,23 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
 
 app.command("tour")(tour.command)
 app.command("compare")(compare.command)
+app.command("sql")(sql.command)
+
+
+# Typer has click in it, under a name that depends on its version. This is click's error for wrong usage.
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 def main() -> None:
     """Runs the command line: exit status 2 for wrong usage, 1 for what failed, and no traceback."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except _UsageError as error:
+        called = error.ctx.command_path if error.ctx else "aljava"
+        print(f"aljava: {error.format_message().rstrip('.')}. See: {called} --help", file=sys.stderr)
+        sys.exit(2)
     except AljavaError as error:
         print(f"aljava: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InvalidOption | AddressError) else 1)
@@ -42,5 +53,5 @@ def main() -> None:
         # Whoever read our output has seen enough; keep Python from complaining at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -77,12 +77,8 @@ class Compression:
 _LEVELS = {"lz4": (1, 12), "zstd": (-131072, 22)}
 
 
-class Packed(NamedTuple):
-    """A buffer as it goes into the body."""
-
-    data: Part
-    size: int
-    """Bytes of the buffer before compression; -1 where it stays raw."""
+Packed: TypeAlias = tuple[Part, int]
+"""A buffer as it goes into the body, and its bytes before compression; -1 where it stays raw."""
 
 
 class Packing:
@@ -96,7 +92,7 @@ class Packing:
     """
 
     def __init__(self, buffers: Sequence[Part], raw: frozenset[int], compression: Compression, threads: bool):
-        self._packed: list[Packed] = [Packed(part, -1) for part in buffers]
+        self._packed: list[Packed] = [(part, -1) for part in buffers]
         self._jobs: list[tuple[list[int], Future[list[Packed]] | None]] = []
         self._compression = compression
         if compression.codec is None:
@@ -114,7 +110,7 @@ class Packing:
             self._start(task, threads and bool(self._jobs))
 
     def _start(self, task: list[int], threads: bool) -> None:
-        parts = [self._packed[number].data for number in task]
+        parts = [self._packed[number][0] for number in task]
         self._jobs.append((task, pool().submit(_pack, parts, self._compression) if threads else None))
 
     def result(self) -> tuple[list[Packed], bool]:
@@ -122,12 +118,12 @@ class Packing:
         shrank = False
         for task, future in self._jobs:
             if future is None:
-                results = _pack([self._packed[number].data for number in task], self._compression)
+                results = _pack([self._packed[number][0] for number in task], self._compression)
             else:
                 results = future.result()
             for number, packed in zip(task, results, strict=True):
                 self._packed[number] = packed
-                shrank |= packed.size >= 0
+                shrank |= packed[1] >= 0
         return self._packed, shrank
 
 
@@ -143,9 +139,9 @@ def _pack_one(part: Any, codec: Any, saving: float) -> Packed:
         step = (size - SAMPLE) // (SAMPLES - 1)
         sampled = sum(len(codec.compress(part[at : at + SAMPLE])) for at in range(0, size - SAMPLE + 1, step))
         if sampled > SAMPLE * SAMPLES * (1 - saving):
-            return Packed(part, -1)
+            return (part, -1)
     shrunk = codec.compress(part)
-    return Packed(shrunk, size) if len(shrunk) + 8 <= most else Packed(part, -1)
+    return (shrunk, size) if len(shrunk) + 8 <= most else (part, -1)
 
 
 _pool: ThreadPoolExecutor | None = None

@@ -52,7 +52,7 @@ def kind_of(start: bytes) -> str | None:
     if len(start) >= 8:
         # A stream from before Arrow 0.15: the length of the schema message, then its root offset.
         length, root = struct.unpack("<ii", start[:8])
-        if 8 <= length <= 1 << 28 and length % 8 == 0 and 4 <= root < length:
+        if 8 <= length <= 1 << 28 and length % 4 == 0 and 4 <= root < length:
             return "stream"
     return None
 
@@ -142,7 +142,7 @@ class Messages:
         if length == 0:
             self.stopped = "end of stream"
             return None
-        if length < 0 or (prefix == 4 and length % 8):
+        if length < 0 or (prefix == 4 and length % 4):
             self.stopped = "no message"
             return None
         if at + prefix + length > stop:

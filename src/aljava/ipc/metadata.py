@@ -18,7 +18,7 @@ Source: Message.fbs, Schema.fbs, File.fbs, Tensor.fbs and SparseTensor.fbs of th
 """
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -440,10 +440,10 @@ class _Table:
         start, count = self.vector(number, 8 * columns)
         return np.frombuffer(self.view, "<i8", columns * count, start).reshape(count, columns)
 
-    def children(self, number: int) -> list["_Table"]:
+    def children(self, number: int) -> Iterator["_Table"]:
         start, count = self.vector(number, 4)
-        places = struct.unpack_from(f"<{count}I", self.view, start)
-        return [_Table(self.view, start + 4 * index + place) for index, place in enumerate(places)]
+        for at in range(start, start + 4 * count, 4):
+            yield _Table(self.view, at + _U32.unpack_from(self.view, at)[0])
 
     def text(self, number: int) -> bytes:
         start, count = self.vector(number, 1)
@@ -491,28 +491,40 @@ def _codec(table: _Table) -> str | None:
     return CODECS[number]
 
 
+class _Room:
+    """What a message can still say, in bytes.
+
+    Offsets that point at the same place again and again would say more than the bytes can hold, without bound.
+    """
+
+    def __init__(self, size: int):
+        self._left = size
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise InvalidData("metadata that says more than its bytes can hold, longer than the message: hostile.")
+
+
 def _schema(table: _Table) -> SchemaHeader:
-    # A field is a table of at least 4 bytes; more fields than that come from offsets that point at the same place
-    # again and again, which grow without bound.
-    budget = [len(table.view) // 4]
-    fields = tuple(_field(child, budget, 0) for child in table.children(1))
-    return SchemaHeader(bool(table.number(0, _U16)), fields, _key_values(table, 2))
+    room = _Room(len(table.view))
+    fields = tuple(_field(child, room, 0) for child in table.children(1))
+    return SchemaHeader(bool(table.number(0, _U16)), fields, _key_values(table, 2, room))
 
 
-def _field(table: _Table, budget: list[int], depth: int) -> FieldHeader:
-    budget[0] -= 1
-    if budget[0] < 0 or depth > _MAX_DEPTH:
-        raise InvalidData(
-            f"a schema of {len(table.view)} bytes nests more fields than it can hold: damaged or hostile."
-        )
+def _field(table: _Table, room: _Room, depth: int) -> FieldHeader:
+    name = table.text(0)
+    room.take(4 + len(name))
+    if depth > _MAX_DEPTH:
+        raise InvalidData(f"a schema nests more than {_MAX_DEPTH} fields in each other: damaged or hostile.")
     dictionary = table.child(4)
     return FieldHeader(
-        name=table.text(0).decode("utf-8", "replace"),
+        name=name.decode("utf-8", "replace"),
         nullable=bool(table.byte(1)),
         type_id=table.byte(2),
         dictionary_id=None if dictionary is None else dictionary.number(0, _I64),
-        children=tuple(_field(child, budget, depth + 1) for child in table.children(5)),
-        metadata=_key_values(table, 6),
+        children=tuple(_field(child, room, depth + 1) for child in table.children(5)),
+        metadata=_key_values(table, 6, room),
     )
 
 
@@ -536,16 +548,14 @@ def _blocks(table: _Table, number: int, limit: int, kind: str) -> tuple[Block, .
     return blocks
 
 
-def _key_values(table: _Table, number: int) -> KeyValues:
+def _key_values(table: _Table, number: int, room: _Room | None = None) -> KeyValues:
     if not table.where(number):
         return ()
+    room = room or _Room(len(table.view))
     pairs = []
-    room = len(table.view)
     for child in table.children(number):
         key, value = child.text(0), child.text(1)
-        room -= len(key) + len(value)
-        if room < 0:
-            raise InvalidData("custom metadata that is longer than the message it stands in: damaged or hostile.")
+        room.take(8 + len(key) + len(value))
         pairs.append((key, value))
     return tuple(pairs)
 

@@ -10,7 +10,7 @@ must not be asked at all: casts, and comparisons with NaN. Nor what it dies of.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
@@ -31,6 +31,10 @@ GROUP = 64
 FEW_VALUES = 50
 # Sets of columns whose guarantees are kept, so that the next filter over the same columns finds them made.
 REMEMBERED = 16
+# What may be asked of a column in another type than its own.
+PLAIN_FUNCTIONS = frozenset(
+    ["less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "is_in", "is_null", "is_valid"]
+)
 
 
 class Pruner:
@@ -50,7 +54,7 @@ class Pruner:
         """Return for each zone whether it can hold a row that the filter selects."""
         every = np.ones(self._table.num_rows, np.bool_)
         tree = parse(filter)
-        if tree is None or not _can_be_judged(tree):
+        if tree is None or not _can_be_judged(tree) or not _is_alike(tree, self._schema):
             return every
         names = tuple(sorted({node.path[0] for node in walk(tree) if isinstance(node, Field)}))
         bounded = [name for name in names if self._has_bounds(name)]
@@ -62,7 +66,7 @@ class Pruner:
             if len(self._levels) >= REMEMBERED:
                 self._levels.clear()
             self._levels[names] = levels
-        return levels.prune([*_ranges_of_wide_sets(tree), filter])
+        return levels.prune(filter, list(_long_sets(tree)))
 
     def _has_bounds(self, name: str) -> bool:
         columns = self._table.schema.field("columns").type
@@ -79,6 +83,23 @@ def _can_be_judged(tree: Node) -> bool:
             values = _value_set(node)
             if node.function == "cast" or (values is not None and _may_hold_nan(values.type, values)):
                 return False
+    return True
+
+
+def _is_alike(tree: Node, schema: pa.Schema) -> bool:
+    """Return whether a filter means the same for the type that pyarrow is asked in as for a column's own.
+
+    Where these differ, a dictionary and its values say, only the plain questions do: of two units of time, pyarrow 26
+    takes the one for the other in `coalesce(column, value)`, but not if the column is a dictionary.
+    """
+    for node in walk(tree):
+        if isinstance(node, Call) and node.function not in PLAIN_FUNCTIONS:
+            for argument in node.arguments:
+                if isinstance(argument, Field) and argument.path[0] in schema.names:
+                    type = schema.field(schema.names.index(argument.path[0])).type
+                    bound = bounds_type(type)
+                    if bound is not None and _asked(pa.nulls(0, bound)).type != type:
+                        return False
     return True
 
 
@@ -101,23 +122,16 @@ def _value_set(node: Call) -> pa.Array | None:
     return values.values if isinstance(values, pa.ListScalar) else None
 
 
-def _ranges_of_wide_sets(tree: Node) -> Iterator[pc.Expression]:
-    """Say of each long `is_in` that every row must pass in which range it looks: of the values themselves nobody asks.
+def _long_sets(tree: Node) -> Iterator[tuple[str, pa.Array]]:
+    """Return each long `is_in` that every row must pass, as a column's name and the values.
 
-    Only of those: elsewhere, under a negation say, a range in place of the values would lose rows.
+    Only of those: what a zone may hold says nothing of a set under a negation, or beside an alternative.
     """
     for node in conjuncts(tree):
-        if not isinstance(node, Call) or node.function != "is_in" or not isinstance(node.arguments[0], Field):
-            continue
-        values = _value_set(node)
-        if values is None or len(values) <= FEW_VALUES or bounds_type(values.type) != values.type:
-            continue
-        order = sort_order(values)
-        least, most = values[order[0]], values[order[len(values) - values.null_count - 1]]
-        if least.is_valid:
-            column = pc.field(*node.arguments[0].path)
-            within = (column >= pc.scalar(least)) & (column <= pc.scalar(most))
-            yield within | column.is_null() if values.null_count else within
+        if isinstance(node, Call) and node.function == "is_in" and isinstance(node.arguments[0], Field):
+            values = _value_set(node)
+            if values is not None and len(values) > FEW_VALUES and len(node.arguments[0].path) == 1:
+                yield node.arguments[0].path[0], values
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +162,28 @@ class _Bounds:
             np.where(unknown_nulls, -1, np.add.reduceat(self.nulls, starts)),
             np.add.reduceat(self.rows, starts),
         )
+
+    def meets(self, values: pa.Array) -> Mask:
+        """Return for each zone whether one of these values can be in it: true where that cannot be said."""
+        every = np.ones(len(self.rows), np.bool_)
+        if bounds_type(values.type) != values.type:
+            return every
+        values, low, high = (
+            _without_sign_of_zero(comparable(_asked(array))) for array in (values, self.low, self.high)
+        )
+        if values.type != low.type and pa.types.is_integer(values.type) and pa.types.is_integer(low.type):
+            # A list from Python has 64 bits, whatever the column has; both fit into 20 digits.
+            values, low, high = (array.cast(pa.decimal128(20)) for array in (values, low, high))
+        if values.type != low.type:
+            return every
+        ranks = pc.rank(pa.concat_arrays([values, low, high]), tiebreaker="dense").to_numpy()
+        present = np.asarray(values.is_valid())
+        values_rank, low_rank, high_rank = np.split(ranks, [len(values), len(values) + len(low)])
+        wanted = np.sort(values_rank[present])
+        met = np.searchsorted(wanted, low_rank, "left") < np.searchsorted(wanted, high_rank, "right")
+        known = np.asarray(pc.and_(low.is_valid(), high.is_valid()))
+        no_values = self.nulls == self.rows
+        return np.where(known, met, ~no_values) | ((self.nulls != 0) & ~present.all())
 
     def guarantee(self, column: pc.Expression, zone: int) -> pc.Expression | None:
         """Return what holds for every row of a zone, or None if nothing is known."""
@@ -187,33 +223,41 @@ class _Levels:
         asked = [(name, bounds[name].low.type if name in bounds else schema.field(name).type) for name in names]
         return cls(pa.schema(asked), rows, bounds)
 
-    def prune(self, filters: Sequence[pc.Expression]) -> Mask:
-        """Return the zones that can hold a row that all of the filters select, cheap filters first."""
+    def prune(self, filter: pc.Expression, long_sets: list[tuple[str, pa.Array]]) -> Mask:
+        """Return the zones that can hold a row that a filter selects.
+
+        Args:
+            filter: the filter.
+            long_sets: columns and the values, one of which each row must have there.
+        """
         kept = np.zeros(len(self._rows), np.bool_)
-        groups = self._ask(range(len(self._starts)), self._groups, self._of_groups, filters)
-        zones = [zone for group in groups for zone in range(group * GROUP, min((group + 1) * GROUP, len(kept)))]
-        kept[self._ask(zones, self._bounds, self._of_zones, filters)] = True
-        return kept & (self._rows > 0)
+        groups = self._ask(np.ones(len(self._starts), np.bool_), self._groups, self._of_groups, filter, long_sets)
+        in_groups = np.isin(np.arange(len(kept)) // GROUP, groups)
+        kept[self._ask(in_groups & (self._rows > 0), self._bounds, self._of_zones, filter, long_sets)] = True
+        return kept
 
     def _ask(
         self,
-        candidates: Sequence[int],
+        candidates: Mask,
         bounds: dict[str, _Bounds],
         made: dict[int, pc.Expression],
-        filters: Sequence[pc.Expression],
+        filter: pc.Expression,
+        long_sets: list[tuple[str, pa.Array]],
     ) -> list[int]:
-        """Return those of the candidates that no filter rules out."""
-        for index in candidates:
+        """Return those of the candidates, zones or groups, that nothing rules out."""
+        for name, values in long_sets:
+            if name in bounds and candidates.any():
+                candidates = candidates & bounds[name].meets(values)
+        asked = np.flatnonzero(candidates).tolist()
+        for index in asked:
             if index not in made:
                 known = (column.guarantee(pc.field(name), index) for name, column in bounds.items())
                 made[index] = reduce(and_, (part for part in known if part is not None), pc.scalar(True))
-        for filter in filters:
-            candidates = self._not_ruled_out(candidates, made, filter)
-        return list(candidates)
+        return self._not_ruled_out(asked, made, filter)
 
     def _not_ruled_out(
-        self, candidates: Sequence[int], guarantees: dict[int, pc.Expression], filter: pc.Expression
-    ) -> Sequence[int]:
+        self, candidates: list[int], guarantees: dict[int, pc.Expression], filter: pc.Expression
+    ) -> list[int]:
         import pyarrow.dataset as ds
         from pyarrow.fs import LocalFileSystem
 
@@ -241,6 +285,10 @@ def _asked(bounds: pa.Array) -> pa.Array:
     if pa.types.is_large_binary(bounds.type):
         return bounds.cast(pa.binary())
     return comparable(bounds) if pa.types.is_decimal(bounds.type) else bounds
+
+
+def _without_sign_of_zero(values: pa.Array) -> pa.Array:
+    return pc.add(values, pa.scalar(0, values.type)) if pa.types.is_floating(values.type) else values
 
 
 def _least(values: pa.Array, starts: Rows, known: Mask) -> pa.Array:

@@ -30,9 +30,10 @@ from aljava.errors import (
     UnsupportedType,
 )
 from aljava.ipc.compression import pool
-from aljava.ipc.message import CONTINUATION, END_OF_STREAM, MAGIC, kind_of, read_encapsulated
+from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, Messages, kind_of, read_encapsulated
 from aljava.ipc.metadata import (
     DICTIONARY,
+    SCHEMA,
     Block,
     Footer,
     check_buffers,
@@ -68,6 +69,8 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if isinstance(self.columns, str):
             raise InvalidOption(f"columns are a tuple of names; got the text {self.columns!r}.")
+        if self.columns is not None and not self.columns:
+            raise InvalidOption("columns names no column; None reads all of them.")
         if self.columns is not None:
             object.__setattr__(self, "columns", tuple(self.columns))
 
@@ -207,10 +210,10 @@ class RecordBatchFileReader(PyArrowFileReader):
     """
 
     def __init__(self, source: Any, footer_offset: int | None = None, *, options: Any = None, memory_pool: Any = None):
-        self._options, settings = _settings(options)
-        buffer = _as_buffer(source)
-        if buffer is not None:
-            self._file = pa.BufferReader(buffer)
+        self._options, self._settings = _settings(options)
+        self._memory = _as_buffer(source)
+        if self._memory is not None:
+            self._file = pa.BufferReader(self._memory)
         elif isinstance(source, pa.NativeFile):
             self._file = source
         else:
@@ -220,8 +223,9 @@ class RecordBatchFileReader(PyArrowFileReader):
             self.footer = _read_footer(self._file, footer_offset)
             if self._options.columns is not None:
                 self._open(self._file, footer_offset=footer_offset)
-                settings.included_fields = _numbers(self.schema, self._options.columns)
-            self._open(self._file, footer_offset=footer_offset, options=settings, memory_pool=memory_pool)
+                self._settings.included_fields = _numbers(self.schema, self._options.columns)
+            self._open(self._file, footer_offset=footer_offset, options=self._settings, memory_pool=memory_pool)
+            self._before = self._messages_before() if self._settings.included_fields else None
 
     def get_batch(self, i: int) -> Any:
         """Read one record batch.
@@ -235,6 +239,8 @@ class RecordBatchFileReader(PyArrowFileReader):
         """
         with _FILE:
             self._check_batch(i)
+            if self._before is not None and 0 <= i < len(self.footer.batches):
+                return self._valid(self._get_in_place(i))
             return self._valid(super().get_batch(i))
 
     get_record_batch = get_batch
@@ -285,13 +291,48 @@ class RecordBatchFileReader(PyArrowFileReader):
 
     def _check_block(self, block: Block) -> None:
         """Check what a compressed message claims; an uncompressed one pyarrow cannot read beyond."""
-        metadata = _metadata(self._file, block)
+        metadata = self._metadata(block)
         if peek(metadata)[2] is not None:
-            body = self._file.read_at(block.body_length, block.offset + block.metadata_length)
+            body = self._read(block.offset + block.metadata_length, block.body_length)
             check_compressed(decode_message(metadata), body)
 
     def _is_compressed(self, block: Block) -> bool:
-        return peek(_metadata(self._file, block))[2] is not None
+        return peek(self._metadata(block))[2] is not None
+
+    def _metadata(self, block: Block) -> Any:
+        raw = memoryview(self._read(block.offset, block.metadata_length))
+        return raw[8:] if raw[:4] == CONTINUATION else raw[4:]
+
+    def _read(self, offset: int, size: int) -> Any:
+        return self._file.read_at(size, offset) if self._memory is None else self._memory[offset : offset + size]
+
+    def _messages_before(self) -> list[Any] | None:
+        """The messages that a stream would have before its batches, where the file stands in memory.
+
+        pyarrow's file reader copies the whole body of a batch to read some of its columns; its stream reader leaves
+        them where they are. None where that would decode dictionaries once for each batch.
+        """
+        if self._memory is None or any(self._is_compressed(block) for block in self.footer.dictionaries):
+            return None
+        found = next(iter(Messages(self._memory, len(FILE_START))), None)
+        if found is None or found.header.kind != SCHEMA:
+            return None
+        blocks = [Block(found.offset, found.metadata_length, 0), *self.footer.dictionaries]
+        return [piece for block in blocks for piece in self._pieces(block)]
+
+    def _pieces(self, block: Block) -> list[Any]:
+        head = self._memory[block.offset : block.offset + block.metadata_length]
+        prefix = 8 if head[:4] == CONTINUATION else 4
+        return [
+            head[:4],
+            *([head[4:8]] if prefix == 8 else []),
+            head[prefix:],
+            self._memory[block.offset : block.end][block.metadata_length :],
+        ]
+
+    def _get_in_place(self, i: int) -> Any:
+        pieces = [*(self._before or ()), *self._pieces(self.footer.batches[i])]
+        return PyArrowStreamReader(pa.PythonFile(_Pieces(pieces), "r"), options=self._settings).read_next_batch()
 
     def _valid(self, batch: Any) -> Any:
         batch.validate(full=self._options.untrusted)
@@ -359,25 +400,21 @@ def _zstd_size(frame: bytes) -> int | None:
     return stated if size else None
 
 
-class _Guard:
-    """A source that can only be read forward, as a file for pyarrow: hands on messages that were checked.
+class _Pieces:
+    """Pieces of bytes, as a file that pyarrow reads without copying them.
 
     Args:
-        source: an object with `read`.
+        pieces: the bytes, cut as pyarrow reads them.
     """
 
     closed = False
 
-    def __init__(self, source: Any):
-        self._source = source
-        self._pieces: list[Any] = []
-        self._ended = False
-        self._fill()
-        self.schema = self._pieces and pa.py_buffer(b"".join(self._pieces))
+    def __init__(self, pieces: Sequence[Any]):
+        self._pieces = [piece for piece in pieces if len(piece)]
 
     def read(self, size: int) -> Any:
-        """Up to `size` bytes; never more than one piece of a message."""
-        if not self._pieces and not self._ended:
+        """Up to `size` bytes; never more than one piece."""
+        if not self._pieces:
             self._fill()
         if not self._pieces:
             return b""
@@ -391,9 +428,29 @@ class _Guard:
         return True
 
     def close(self) -> None:
-        """The source belongs to the caller."""
+        """The bytes belong to the caller."""
 
     def _fill(self) -> None:
+        """There are no more."""
+
+
+class _Guard(_Pieces):
+    """A source that can only be read forward: hands on messages that were checked.
+
+    Args:
+        source: an object with `read`.
+    """
+
+    def __init__(self, source: Any):
+        super().__init__(())
+        self._source = source
+        self._ended = False
+        self._fill()
+        self.schema = pa.py_buffer(b"".join(self._pieces))
+
+    def _fill(self) -> None:
+        if self._ended:
+            return
         try:
             message = read_encapsulated(self._source)
         except (AljavaError, pa.ArrowInvalid):
@@ -471,11 +528,6 @@ def _read_footer(file: Any, end: int | None) -> Footer:
             "writes a new one."
         )
     return decode_footer(file.read_at(length, start_at), start_at)
-
-
-def _metadata(file: Any, block: Block) -> Any:
-    raw = memoryview(file.read_at(block.metadata_length, block.offset))
-    return raw[8:] if raw[:4] == CONTINUATION else raw[4:]
 
 
 def _numbers(schema: Any, columns: Sequence[str | int]) -> list[int]:

@@ -138,7 +138,7 @@ class _Writing:
             raise TypeError(f"a writer needs a pyarrow.Schema; got {type(schema).__name__}")
         settings, lowering = _settings(options)
         self._engine: _Engine | None = None
-        if lowering.use_legacy_format or lowering.metadata_version != pa.lib.MetadataVersion.V5:
+        if lowering is not _DEFAULT and _is_old(lowering):
             # Formats of the past are pyarrow's to write.
             arguments = {"metadata": metadata} if self._is_file else {}
             self._open(sink, schema, options=lowering, **arguments)  # type: ignore[attr-defined]
@@ -274,7 +274,11 @@ class _Writing:
             super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
         except pa.ArrowInvalid as reason:
             error = _mismatch(reason, batch, engine)
-        found = list(messages(self._lowered.take()))
+        parts = self._lowered.take()
+        tiny = engine.as_is(batch, parts) if error is None else None
+        if tiny is not None:
+            return tiny
+        found = list(messages(parts))
         if engine.unifier is not None and error is None:
             remaps, changed = engine.unifier.add(batch)
             found = [one for one in found if one[1].kind != DICTIONARY]
@@ -550,7 +554,7 @@ class _Engine:
             "is_delta": header.is_delta,
             "metadata": header.metadata,
         }
-        is_large = any(packed.data is not None and len(packed.data) >= LARGE for packed in packed)
+        is_large = any(data is not None and len(data) >= LARGE for data, _ in packed)
         start = None
         if self.page_offsets and is_large:
             unplaced = encode_batch(header.batch.length, header.batch.nodes, bytes(16 * len(packed)), 0, **described)
@@ -757,8 +761,7 @@ def _settings(options: Any) -> tuple[WriteOptions, Any]:
         use_threads=options.use_threads,
         batch_rows=None,
     )
-    is_old = options.use_legacy_format or options.metadata_version != pa.lib.MetadataVersion.V5
-    if is_old and options.compression:
+    if _is_old(options) and options.compression:
         raise InvalidOption("the format of the past (legacy framing, metadata V4) is written uncompressed only.")
     lowering = pa.lib.IpcWriteOptions(
         allow_64bit=options.allow_64bit,
@@ -772,6 +775,10 @@ def _settings(options: Any) -> tuple[WriteOptions, Any]:
 
 
 _DEFAULT = pa.lib.IpcWriteOptions()
+
+
+def _is_old(options: Any) -> bool:
+    return options.use_legacy_format or options.metadata_version != pa.lib.MetadataVersion.V5
 
 
 def _columns(schema: Any, names: Sequence[str], option: str) -> list[int]:

@@ -76,7 +76,9 @@ class LocalFile(Place):
             lock(descriptor, fcntl.LOCK_SH)
             # Looked at under the lock: an append may just have come to its end.
             if os.fstat(descriptor).st_size == 0:
-                raise InvalidData(f"{self.address} is empty (0 bytes): its writer has not finished, or failed")
+                raise InvalidData(
+                    f"{self.address} is empty (0 bytes): its writer failed or is not done; write it again"
+                )
         except BaseException:
             os.close(descriptor)
             raise
@@ -137,7 +139,7 @@ class LocalFile(Place):
         except FileNotFoundError as error:
             if done == "written":
                 raise NotFound(f"{self.address} cannot be written: the folder does not exist; make it first") from error
-            raise NotFound(f"{self.address} does not exist") from error
+            raise NotFound(f"{self.address} does not exist: check the name and the folder") from error
         except (PermissionError, NotADirectoryError) as error:
             raise AccessDenied(f"{self.address} cannot be {done}: {error.strerror}") from error
         except OSError as error:

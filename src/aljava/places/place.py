@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from aljava import ipc
+from aljava.errors import TransferError
 
 
 class Place(ABC):
@@ -65,8 +66,14 @@ class Place(ABC):
         new_writer = ipc.new_file if self.seekable else ipc.new_stream
         with self.sink(create=create, durable=durable) as sink:
             counting = _Counting(sink)
-            with new_writer(counting, rows.schema, options=options) as writer:
-                writer.write_batches(rows)
+            try:
+                with new_writer(counting, rows.schema, options=options) as writer:
+                    writer.write_batches(rows)
+            except TransferError:
+                # The writer knows only that its sink failed; what that means is for the place to say.
+                if counting.failure is not None:
+                    raise counting.failure from None
+                raise
             return counting.bytes
 
     @abstractmethod
@@ -92,9 +99,14 @@ class _Counting:
     def __init__(self, sink: Any) -> None:
         self._sink = sink
         self.bytes = 0
+        self.failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        self._sink.write(data)
+        try:
+            self._sink.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
         size = memoryview(data).nbytes
         self.bytes += size
         return size

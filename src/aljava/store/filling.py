@@ -1,4 +1,4 @@
-"""Copying a payload into a segment, at the speed of memory.
+"""Placing a payload in a segment, at the speed of memory.
 
 Into a dense segment the copy goes through a map that is kept from put to put, since both fresh memory and fresh page
 tables cost more than the copy. Into any other it goes through `pwrite`, where a full file system is an error and not
@@ -6,31 +6,68 @@ the end of the process.
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterable
 
 import pyarrow as pa
 
+from aljava.errors import StoreFull
+from aljava.ipc.writer import Layout
 from aljava.store.folder import Folder, Segment
 
 # IOV_MAX is 1024 on Linux and macOS. Linux moves at most 2 GiB - 4 KiB in one call.
 _BUFFERS_A_CALL = 512
 _BYTES_A_CALL = 1 << 30
 
-_memmove = ctypes.memmove
-_memset = ctypes.memset
 
-
-def fill(folder: Folder, segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> None:
-    """Writes `parts`, pairs of offset and bytes in rising order, and zeros wherever there is none.
+def place(folder: Folder, layout: Layout) -> Segment:
+    """A segment that holds a payload, and is still ours: for `Folder.publish` or `Folder.set_aside`.
 
     Raises:
-        OSError: `ENOSPC`, when the memory file system is full.
+        StoreFull: there is no room within the capacity, or in the machine's shared memory.
     """
-    if segment.dense:
-        _fill_mapped(folder, segment, parts)
-    else:
-        _fill_file(segment, parts)
+    try:
+        return _place(folder, layout)
+    except OSError as error:
+        # The machine's memory is full: what the folder keeps for later goes first.
+        if not is_full(error) or not folder.make_room(layout.size):
+            raise translated(folder, error, layout.size) from error
+    try:
+        return _place(folder, layout)
+    except OSError as error:
+        raise translated(folder, error, layout.size) from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the system says that there is no memory left."""
+    return error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
+
+
+def translated(folder: Folder, error: OSError, size: int) -> Exception:
+    """What a user should read when `size` bytes met an error of the system."""
+    if not is_full(error):
+        return error
+    system = os.statvfs(folder.path)
+    free, total = system.f_bavail * system.f_frsize, system.f_blocks * system.f_frsize
+    return StoreFull(
+        f"{folder.path}: no room for {size} bytes: the machine's shared memory has {free} of {total} bytes left. "
+        "Delete keys, trim other stores, or choose another place with ALJAVA_SHM"
+    )
+
+
+def _place(folder: Folder, layout: Layout) -> Segment:
+    segment = folder.allocate(layout.size)
+    try:
+        # Zeros go wherever there is no part: what an older object left there is not for the readers of this one.
+        if segment.dense:
+            _fill_mapped(folder, segment, layout.parts(segment.size))
+        else:
+            _fill_file(segment, layout.parts(segment.size or None))
+    except BaseException:
+        folder.discard(segment)
+        raise
+    return segment
 
 
 def _fill_mapped(folder: Folder, segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> None:
@@ -38,11 +75,14 @@ def _fill_mapped(folder: Folder, segment: Segment, parts: Iterable[tuple[int, pa
     position = 0
     for offset, part in parts:
         if offset > position:
-            # What an older object left here is not for the readers of this one.
-            _memset(mapping.address + position, 0, offset - position)
+            ctypes.memset(mapping.address + position, 0, offset - position)
         buffer = part if isinstance(part, pa.Buffer) else pa.py_buffer(part)
-        _memmove(mapping.address + offset, buffer.address, buffer.size)
+        _copy(mapping.address + offset, buffer.address, buffer.size)
         position = offset + buffer.size
+
+
+def _copy(target: int, source: int, size: int) -> None:
+    ctypes.memmove(target, source, size)  # without the GIL
 
 
 def _fill_file(segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> None:

@@ -40,7 +40,7 @@ _PAGE = 4096
 _SLACK = 0.25
 # Segments of the pool that are tried before new memory is made: the first may still be read by someone.
 _TRIES = 8
-_KEPT_MAPPINGS = 8
+_KEPT_MAPPINGS = 64
 _SECONDS_BETWEEN_SWEEPS = 1.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_USES = 1.0
@@ -220,6 +220,20 @@ class Folder:
             with contextlib.suppress(FileExistsError):
                 rename_new(segment.path, path)
                 return
+
+    def set_aside(self, segment: Segment) -> str:
+        """Keeps a filled segment under its name in `.work`, for links to lead to it; returns the path.
+
+        It goes to the pool by `retire`, or when this process ends.
+        """
+        os.close(segment.descriptor)
+        return segment.path
+
+    def retire(self, path: str) -> None:
+        """Gives up a segment that this process has set aside; whoever has a link to it or reads it keeps it."""
+        if os.path.basename(path).startswith(f"{self._writer}."):  # else it is that of the process we were forked from
+            with self.writing():
+                self._retire(path)
 
     def withdraw(self, name: str) -> None:
         """Takes an object's name away; readers keep what they hold. `FileNotFoundError` where there is none."""

@@ -1,7 +1,6 @@
 """`Store`: a mapping from keys to Arrow tables in shared memory, for any process of this machine."""
 
 import contextlib
-import errno
 import functools
 import glob
 import html
@@ -17,10 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from aljava.errors import InvalidOption, KeyNotFound, StoreBusy, StoreError, StoreFull
+from aljava.errors import InvalidOption, KeyNotFound, StoreBusy, StoreError
 from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
-from aljava.store.filling import fill
+from aljava.store.filling import place, translated
 from aljava.store.folder import SMALL, Folder, check_owner
 from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
 from aljava.store.names import check_store_name, file_name, key_of, root_folder
@@ -97,7 +96,7 @@ class Store(MutableMapping[str, pa.Table]):
         if capacity is not None and capacity <= 0:
             raise InvalidOption(f"capacity is a number of bytes above 0, or None; not {capacity}")
         self.name = check_store_name(name)
-        self.path = os.path.join(_root(shared=bool(mode & 0o077)), name)
+        self.path = os.path.join(made_root(shared=bool(mode & 0o077)), name)
         self._folder = Folder(self.path, capacity=capacity, evict=evict, mode=mode, recycle=recycle)
         self._close = weakref.finalize(self, self._folder.close)
 
@@ -139,8 +138,7 @@ class Store(MutableMapping[str, pa.Table]):
         """Stores anything table-like and returns its key.
 
         A table is copied once, into recycled memory where there is some. A reader, a dataset, a query or a lazy frame
-        is written batch by batch as it is read, so that no more than one batch is held besides; but if it has
-        dictionaries, it is gathered first.
+        is written batch by batch as it is read, so that no more than one batch is held besides.
 
         Args:
             data: What `aljava.write` takes: Arrow tables, batches, readers and datasets, pandas and Polars frames,
@@ -155,14 +153,12 @@ class Store(MutableMapping[str, pa.Table]):
         key = uuid.uuid4().hex if key is None else key
         name = file_name(key)
         rows = to_table(data) if in_memory(data) else to_reader(data)
-        if isinstance(rows, pa.RecordBatchReader) and _must_gather(rows.schema):
-            rows = rows.read_all()
         try:
             with self._folder.writing():
                 if isinstance(rows, pa.RecordBatchReader):
                     self._put_stream(rows, name)
                 else:
-                    self._put_table(rows, name)
+                    self._folder.publish(place(self._folder, payload.lower(rows)), name)
         except FileNotFoundError:
             raise StoreError(f"{self.path}: the store was destroyed while {key!r} was being put") from None
         return key
@@ -277,7 +273,7 @@ class Store(MutableMapping[str, pa.Table]):
         try:
             self._folder.prefault(nbytes)
         except OSError as error:
-            raise self._translated(error, nbytes) from error
+            raise translated(self._folder, error, nbytes) from error
 
     def trim(self) -> int:
         """Gives memory that waits to be recycled back to the machine; returns the bytes."""
@@ -308,28 +304,6 @@ class Store(MutableMapping[str, pa.Table]):
 
     # ------------------------------------------------------------------------------------------------- below
 
-    def _put_table(self, table: pa.Table, name: str) -> None:
-        lowered = payload.lower(table)
-        try:
-            self._place(lowered, name)
-        except OSError as error:
-            # The machine's memory is full: what this store keeps for later goes first.
-            if error.errno != errno.ENOSPC or not self._folder.make_room(lowered.size):
-                raise self._translated(error, lowered.size) from error
-            try:
-                self._place(lowered, name)
-            except OSError as again:
-                raise self._translated(again, lowered.size) from again
-
-    def _place(self, lowered: payload.Payload, name: str) -> None:
-        segment = self._folder.allocate(lowered.size)
-        try:
-            fill(self._folder, segment, lowered.parts(segment.size or None))
-        except BaseException:
-            self._folder.discard(segment)
-            raise
-        self._folder.publish(segment, name)
-
     def _put_stream(self, reader: pa.RecordBatchReader, name: str) -> None:
         segment = self._folder.begin_stream()
         looked = written = 0
@@ -341,21 +315,11 @@ class Store(MutableMapping[str, pa.Table]):
             self._folder.require_room()
         except OSError as error:
             self._folder.discard(segment)
-            raise self._translated(error, written) from error
+            raise translated(self._folder, error, written) from error
         except BaseException:
             self._folder.discard(segment)
             raise
         self._folder.publish(segment, name)
-
-    def _translated(self, error: OSError, size: int) -> Exception:
-        if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT):
-            system = os.statvfs(self.path)
-            return StoreFull(
-                f"{self.path}: no room for {size} bytes: the machine's shared memory has "
-                f"{system.f_bavail * system.f_frsize} of {system.f_blocks * system.f_frsize} bytes left. Delete keys, "
-                "trim other stores, or choose another place with ALJAVA_SHM"
-            )
-        return error
 
     def _info(self, key: str, readers: dict[int, int] | None) -> ObjectInfo:
         try:
@@ -397,25 +361,13 @@ def stores() -> list[str]:
     return []
 
 
-def _root(*, shared: bool) -> str:
+def made_root(*, shared: bool) -> str:
+    """The folder of all stores, made if it is not there."""
     root = root_folder()
     with contextlib.suppress(FileExistsError):
         os.makedirs(root, 0o755 if shared else 0o700)
     check_owner(root, shared=shared)
     return root
-
-
-def _must_gather(schema: pa.Schema) -> bool:
-    """Whether a reader cannot be streamed: an IPC file holds one dictionary a column, and a reader may bring many."""
-    return any(map(_has_dictionary, schema.types))
-
-
-def _has_dictionary(kind: pa.DataType) -> bool:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _has_dictionary(kind.storage_type)
-    return pa.types.is_dictionary(kind) or any(
-        _has_dictionary(kind.field(index).type) for index in range(kind.num_fields)
-    )
 
 
 def size_text(size: float) -> str:

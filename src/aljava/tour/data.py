@@ -1,5 +1,6 @@
 """The table that the tour is about: any file that `aljava.read` knows, CSV, JSON lines, or the notebook's own."""
 
+import io
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def _ragged(place: Place, delimiter: str) -> InvalidData | None:
 
 def _line_of_row(place: Place, row: int) -> int:
     """The number of a row's line in the file: pyarrow does not count empty lines."""
-    for number, line in enumerate(place.source(), start=1):
+    for number, line in enumerate(io.BufferedReader(place.source()), start=1):
         row -= bool(line.strip(b"\r\n"))
         if not row:
             return number

@@ -40,7 +40,7 @@ def _section(number: int, section: Section) -> str:
         )
         for step in section.steps
     ]
-    figures = charts.table(("step", "time", "throughput", "", "what happened"), rows, numeric=(1, 2))
+    figures = charts.table(("step", "time", "rate", "", "what happened"), rows, (1, 2), (25, 9, 11, 11, 44))
     moved = [
         charts.Bar(step.name, step.gb_per_second, charts.rate(step.gb_per_second))
         for step in section.steps
@@ -64,5 +64,19 @@ def _outcome(step: Step) -> str:
 
 
 def _columns(tour: Tour) -> str:
-    rows = [(escape(column.name), escape(str(column.type))) for column in tour.data.table.schema]
-    return "<section><h2>The table</h2>" + charts.table(("column", "type"), rows) + "</section>"
+    """The columns one by one, and what the default did with each."""
+    table = tour.data.table
+    comparison = next((section.comparison for section in tour.sections if section.comparison), None)
+    auto = next((it for it in comparison.measured if it.codec == "auto"), None) if comparison else None
+    rows = [
+        (
+            escape(column.name),
+            f'<span class="soft">{escape(str(column.type))}</span>',
+            f"{values.null_count:,}",
+            charts.size(values.nbytes),
+            "" if auto is None else "left raw" if column.name in auto.raw_columns else "compressed",
+        )
+        for column, values in zip(table.schema, table.columns, strict=True)
+    ]
+    header = ("column", "type", "nulls", "in memory", "by auto")
+    return "<section><h2>The table</h2>" + charts.table(header, rows, (2, 3), (28, 28, 14, 15, 15)) + "</section>"

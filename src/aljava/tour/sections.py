@@ -347,7 +347,7 @@ def _feather(trip: _Trip, recorder: _Recorder) -> None:
             frame = api.open(path).to_pandas(types_mapper=_pandas_types(table))
         arrow_backed = sum(isinstance(kind, pandas.ArrowDtype) for kind in frame.dtypes)
         step.note = f"{len(frame.columns)} columns, {arrow_backed} of them Arrow-backed"
-        step.same(_plain(table), _plain(pa.Table.from_pandas(frame).select(table.column_names)))
+        step.same(_plain(table), _plain(_from_pandas(frame).select(table.column_names)))
     frame = None
     with recorder.step("read with a projection") as step:
         _must_stand(path, "write")
@@ -395,6 +395,16 @@ def _pandas_types(table: pa.Table) -> Callable[[pa.DataType], Any]:
     return choose
 
 
+def _from_pandas(frame: Any) -> pa.Table:
+    """A frame as a table in which a NaN stays a NaN: pandas itself takes those of NumPy for nulls."""
+    table = pa.Table.from_pandas(frame)
+    for index, kind in enumerate(frame.dtypes):
+        if isinstance(kind, np.dtype) and kind.kind == "f":
+            values = pa.array(frame.iloc[:, index].to_numpy(), from_pandas=False)
+            table = table.set_column(index, table.schema.field(index), values)
+    return table
+
+
 def _plain(table: pa.Table) -> pa.Table:
     """Names, types, values and nulls: what a pandas frame can hold of a table."""
     return table.cast(pa.schema([pa.field(column.name, column.type) for column in table.schema]))
@@ -428,12 +438,12 @@ def _serialization(trip: _Trip, recorder: _Recorder) -> None:
     batches = array = batch = back = None
     with recorder.step("a pandas frame") as step, trip.file("frame.arrow") as path:
         _pandas()
-        frame = table.to_pandas(types_mapper=_pandas_types(table))
+        frame = table.replace_schema_metadata(None).to_pandas(types_mapper=_pandas_types(table))
         back = _there_and_back(local, path, frame, step)
         step.holds(type(back) is type(frame), f"a pandas frame came back as {type(back).__name__}")
         step.holds(back.dtypes.equals(frame.dtypes), "the frame's types changed")
         step.holds(back.index.equals(frame.index), "the frame's index changed")
-        step.same(pa.Table.from_pandas(frame), pa.Table.from_pandas(back))
+        step.same(_from_pandas(frame), _from_pandas(back))
         step.note = f"{len(frame):,} rows, types and index included"
     frame = back = None
     with recorder.step("a NumPy tensor") as step, trip.file("tensor.arrow") as path:
@@ -615,11 +625,11 @@ def _sql(trip: _Trip, recorder: _Recorder) -> None:
 def _join(file: str, shared: str, group: str | None, number: str | None) -> str:
     """Rows and sums of each group, of the file beside those of the shared table, both by their address."""
     file, shared = ("'" + address.replace("'", "''") + "'" for address in (file, shared))
-    key = _quoted(group) if group else "0"
+    key = _quoted(group) if group else "cast(0 as integer)"
     total = f"sum({_quoted(number)})" if number else "null"
     return (
-        f"with a as (select {key} as k, count(*) as file_rows, {total} as file_sum from {file} group by all), "
-        f"b as (select {key} as k, count(*) as shared_rows, {total} as shared_sum from {shared} group by all) "
+        f"with a as (select {key} as k, count(*) as file_rows, {total} as file_sum from {file} group by {key}), "
+        f"b as (select {key} as k, count(*) as shared_rows, {total} as shared_sum from {shared} group by {key}) "
         "select a.k as k, file_rows, shared_rows, file_sum, shared_sum from a join b on a.k is not distinct from b.k"
     )
 

@@ -1,0 +1,151 @@
+"""A result as a table that fits the terminal: as many rows and columns as one can look at, and how many there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from aljava.queries import sql
+
+#: Rows shown; of more, the first half and the last half of these.
+SHOWN_ROWS = 40
+#: Rows fetched to learn how many there are. A result that is longer is cut at the first SHOWN_ROWS.
+COUNTED_ROWS = 10_000
+#: The widest a cell gets, in characters; a table of one column may fill the line.
+CELL_WIDTH = 40
+# What stands between two columns, and at both ends of a line.
+_BETWEEN = 3
+_AROUND = 4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is shown of a result."""
+
+    #: Names of the columns.
+    names: list[str]
+    #: Their types.
+    types: list[pa.DataType]
+    #: The cells as text, row by row.
+    rows: list[list[str]]
+    #: How many rows are left out behind the first half of `rows`; 0 where all are shown.
+    left_out: int
+    #: One line on how much there is.
+    summary: str
+
+
+def grid(reader: pa.RecordBatchReader, connection: Any) -> Grid:
+    """What to show of a result; reads no further than it needs.
+
+    Args:
+        reader: the rows. It is closed.
+        connection: a DuckDB connection that is free as soon as `reader` is closed: it turns values into text.
+
+    Example:
+        >>> import duckdb
+        >>> grid(pa.table({"id": [1, 2], "tags": [["a"], None]}).to_reader(), duckdb.connect()).rows
+        [['1', '[a]'], ['2', 'NULL']]
+    """
+    batches: list[pa.RecordBatch] = []
+    count = 0
+    for batch in reader:
+        batches.append(batch)
+        count += batch.num_rows
+        if count > COUNTED_ROWS:
+            break
+    reader.close()
+    table = pa.Table.from_batches(batches, reader.schema)
+    columns = f"{len(reader.schema)} column{'s' * (len(reader.schema) != 1)}"
+    if count > COUNTED_ROWS:
+        shown, left_out = table.slice(0, SHOWN_ROWS), 0
+        summary = f"the first {SHOWN_ROWS} of more than {COUNTED_ROWS:,} rows, {columns}; all of them: -o ADDRESS"
+    elif count > SHOWN_ROWS:
+        half = SHOWN_ROWS // 2
+        shown = pa.concat_tables([table.slice(0, half), table.slice(count - half)])
+        left_out = count - SHOWN_ROWS
+        summary = f"{count:,} rows ({SHOWN_ROWS} shown), {columns}"
+    else:
+        shown, left_out = table, 0
+        summary = f"{count} row{'s' * (count != 1)}, {columns}"
+    texts = sql("select columns(*)::varchar from shown", connection=connection, shown=shown)
+    rows = [["NULL" if text is None else _printable(text) for text in row] for row in texts.fetchall()]
+    return Grid(list(reader.schema.names), list(reader.schema.types), rows, left_out, summary)
+
+
+def shown_columns(widths: Sequence[int], room: int) -> list[int | None]:
+    """Which columns fit into a line: from both ends inwards, None standing for those left out.
+
+    Example:
+        >>> shown_columns([10, 10, 10, 10], room=46), shown_columns([10, 10, 10, 10], room=80)
+        ([0, None, 3], [0, 1, 2, 3])
+    """
+    if sum(widths) + _BETWEEN * (len(widths) - 1) + _AROUND <= room:
+        return list(range(len(widths)))
+    left: list[int | None] = []
+    right: list[int | None] = []
+    free = room - _AROUND - 1
+    first, last = 0, len(widths) - 1
+    while first <= last:
+        at = first if len(left) <= len(right) else last
+        free -= widths[at] + _BETWEEN
+        if free < 0:
+            break
+        if at == first:
+            left.append(at)
+            first += 1
+        else:
+            right.insert(0, at)
+            last -= 1
+    return [*left, None, *right] if left else [0]
+
+
+def rendered(grid: Grid, width: int) -> Any:
+    """The grid as a Rich table that is no wider than `width` characters."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    limit = CELL_WIDTH if len(grid.names) > 1 else max(width - _AROUND, 1)
+    heads = [(_cut(_printable(name), limit), _cut(str(kind), limit)) for name, kind in _columns(grid)]
+    cells = [[_cut(cell, limit) for cell in row] for row in grid.rows]
+    widths = [max(len(text) for text in (*heads[at], *(row[at] for row in cells))) for at in range(len(heads))]
+    chosen = shown_columns(widths, width)
+    table = Table(box=box.ROUNDED, header_style="bold")
+    for at in chosen:
+        if at is None:
+            table.add_column("…", justify="center")
+            continue
+        head = Text(heads[at][0])
+        head.append(f"\n{heads[at][1]}", style="dim not bold")
+        table.add_column(head, justify="right" if _is_number(grid.types[at]) else "left", no_wrap=True)
+    for number, row in enumerate(cells):
+        if grid.left_out and number == len(cells) // 2:
+            table.add_row(*["⋮" for _ in chosen])
+        table.add_row(*["…" if at is None else _cell(grid.rows[number][at], row[at]) for at in chosen])
+    return table
+
+
+def _columns(grid: Grid) -> Any:
+    return zip(grid.names, grid.types, strict=True)
+
+
+def _cell(whole: str, cut: str) -> Any:
+    from rich.text import Text
+
+    return Text(cut, style="dim" if whole == "NULL" else "")
+
+
+def _printable(text: str) -> str:
+    """The text with what would move a terminal's cursor made visible."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
