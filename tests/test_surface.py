@@ -8,6 +8,7 @@ PUBLIC = [
     "Dataset",
     "Store",
     "Written",
+    "append",
     "attach",
     "compare",
     "dumps",

@@ -6,7 +6,7 @@ One payload, many places: `write(table, place)` and `read(place)`.
 from typing import TYPE_CHECKING, Any
 
 from aljava import ipc
-from aljava.api import Written, open, read, write
+from aljava.api import Written, append, open, read, write
 from aljava.compare import Comparison, compare
 from aljava.errors import AljavaError
 from aljava.objects import dumps, loads
@@ -22,6 +22,7 @@ __all__ = [
     "Dataset",
     "Store",
     "Written",
+    "append",
     "attach",
     "compare",
     "dumps",

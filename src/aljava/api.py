@@ -1,5 +1,6 @@
 """The doorway: an address in, a table out; a table in, an address filled."""
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ import pyarrow as pa
 
 from aljava import frames, ipc
 from aljava.address import locate
-from aljava.errors import InvalidOption, NotFound, SchemaMismatch
+from aljava.errors import InvalidOption, NotFound
 from aljava.frames import Progress
 from aljava.places.place import Place
 
 if TYPE_CHECKING:
     # Brings pyarrow.dataset, which brings pandas.
     from aljava.dataset import Dataset
+    from aljava.fragments import Fragment
     from aljava.payloads import Columns
 
 MODES = ("replace", "create", "append")
@@ -115,13 +117,62 @@ def write(
             if progress:
                 progress(rows, total)
 
-    parts = counted(frames.regroup(reader, batch_rows, split=compression != "none"))
+    split = compression != "none"
     if mode == "append":
-        schema, parts = _after_what_is_there(place, schema, parts)
+        from aljava import appending
+
+        existing = _standing(place)
+        if existing is not None:
+            if metadata:
+                raise InvalidOption(f"{place.address} has its metadata already: appending does not change it")
+            schema = existing.schema
+            fitting = appending.conformed(reader, schema, place.address)
+            parts = counted(frames.regroup(fitting, batch_rows, split=split))
+            if appending.can_append(existing):
+                del existing
+                written = appending.append(place, parts, options, durable)
+            else:
+                # A stream, a buffer, another format: there is no end to go on from, and it is written again.
+                old = (batch for task in existing.tasks(None) for batch in task.read())
+                both = pa.RecordBatchReader.from_batches(schema, itertools.chain(old, parts))
+                written = place.write(both, options, durable=durable)
+            return Written(rows, batches, written, time.perf_counter() - start)
+    parts = counted(frames.regroup(reader, batch_rows, split=split))
     written = place.write(
         pa.RecordBatchReader.from_batches(schema, parts), options, create=mode == "create", durable=durable
     )
     return Written(rows, batches, written, time.perf_counter() - start)
+
+
+def append(data: Any, target: Any, **options: Any) -> Written:
+    """Adds rows to what stands at an address; the same as `write(..., mode="append")`.
+
+    The cost is that of the rows that are added, however long the file is: new batches go where the footer stood, and
+    a new footer, with the statistics and checksums of all, behind them. Two appenders wait for each other. Columns may
+    come in another order, or with types that cast without loss. Where nothing stands yet, the file is made.
+
+    Args:
+        data: as in `write`.
+        target: as in `write`. Object stores cannot append: there the object is fetched, extended and sent again.
+        **options: those of `write`, but `mode` and `metadata`.
+
+    Returns:
+        what was added.
+
+    Raises:
+        SchemaMismatch: names the column that does not fit; nothing was changed.
+        TruncatedFile: an earlier append died; `aljava repair` first.
+        AccessDenied, TransferError: the place cannot take it; what stood there before is intact.
+
+    Example:
+        >>> import tempfile
+        >>> address = tempfile.mkdtemp() + "/trades.arrow"
+        >>> for day in (1, 2):
+        ...     _ = append({"day": [day], "price": [day * 10.0]}, address)
+        >>> read(address).to_pydict()
+        {'day': [1, 2], 'price': [10.0, 20.0]}
+    """
+    return write(data, target, mode="append", **options)
 
 
 def read(
@@ -228,29 +279,11 @@ def _encoded(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
     return {key.encode(): value.encode() for key, value in metadata.items()}
 
 
-def _after_what_is_there(
-    place: Place, schema: pa.Schema, added: Iterator[pa.RecordBatch]
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The rows that stand at the place, then the added ones."""
-    from aljava.payloads import Payloads
+def _standing(place: Place) -> "Fragment | None":
+    """What stands at a place already."""
+    from aljava.fragments import open_fragment
 
     try:
-        existing = Payloads(place)
+        return open_fragment(place)
     except NotFound:
-        return schema, added
-    if not existing.schema.equals(schema):
-        raise SchemaMismatch(
-            f"{place.address} has the columns ({_columns(existing.schema)}), and what is to be appended has "
-            f"({_columns(schema)}): they must be the same"
-        )
-
-    def both() -> Iterator[pa.RecordBatch]:
-        yield from existing.to_reader()
-        for batch in added:
-            yield batch.replace_schema_metadata(existing.schema.metadata)
-
-    return existing.schema, both()
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+        return None

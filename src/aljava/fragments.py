@@ -21,7 +21,17 @@ from aljava import ipc
 from aljava.errors import AljavaError, InvalidData, TransferError, TruncatedFile
 from aljava.formats import Format, recognise
 from aljava.ipc.message import CONTINUATION, Messages
-from aljava.ipc.metadata import BATCH, V5, Block, MessageHeader, check_buffers, decode_message, decode_schema, peek
+from aljava.ipc.metadata import (
+    BATCH,
+    V5,
+    Block,
+    MessageHeader,
+    SchemaHeader,
+    check_buffers,
+    decode_message,
+    decode_schema,
+    peek,
+)
 from aljava.ipc.projection import Projection, compacted
 from aljava.ipc.reader import check_compressed
 from aljava.ipc.zones import Zones
@@ -289,6 +299,25 @@ class IpcFile(Fragment):
                 found += [taken.slice(*span) for span in spans]
             return found
 
+    def batches(self, numbers: Sequence[int]) -> list[pa.RecordBatch]:
+        """Record batches by their numbers."""
+        with explained(self.address):
+            return list(self._whole(list(numbers)))
+
+    def dictionaries(self) -> list[tuple[Block, MessageHeader]]:
+        """Where the dictionaries stand, in the order of the file, and what their metadata says."""
+        blocks = sorted(self.footer.dictionaries)
+        return list(zip(blocks, self._headers(blocks), strict=True))
+
+    def schema_header(self) -> SchemaHeader:
+        """The schema as the file's first message says it."""
+        return decode_schema(self._fetch([(16, self.schema_end)])[0])
+
+    @cached_property
+    def schema_end(self) -> int:
+        """Bytes from the start of the file to the end of its schema message."""
+        return 16 + int.from_bytes(self._fetch([(12, 16)])[0], "little")
+
     def _reads_whole(self, columns: Sequence[str] | None) -> bool:
         # Metadata before version 5 gives unions a further buffer: pyarrow knows.
         return (columns is None and not self.place.remote) or self.footer.version < V5
@@ -319,10 +348,7 @@ class IpcFile(Fragment):
         with self._lock:
             found = self._projections.get(key)
             if found is None:
-                header = None
-                if self.footer.dictionaries:
-                    length = int.from_bytes(self._fetch([(12, 16)])[0], "little")
-                    header = decode_schema(self._fetch([(16, 16 + length)])[0])
+                header = self.schema_header() if self.footer.dictionaries else None
                 numbers = range(len(self.schema)) if columns is None else map(self.schema.get_field_index, key)
                 found = self._projections[key] = Projection(self.schema, header, sorted(numbers))
             return found

@@ -50,8 +50,8 @@ class Projection:
         self._ids: dict[int, int] = {}
         if header is not None:
             ours = decode_schema(schema_metadata(self._message))
-            wanted = [header.fields[number] for number in columns]
-            self._ids = dict(zip(_ids(wanted), _ids(ours.fields), strict=True))
+            wanted = header._replace(fields=tuple(header.fields[number] for number in columns))
+            self._ids = dict(zip(dictionary_ids(wanted), dictionary_ids(ours), strict=True))
 
     def has_dictionary(self, number: int) -> bool:
         """Whether one of the columns refers to the dictionary with this id."""
@@ -140,6 +140,11 @@ def compacted(header: MessageHeader) -> tuple[MessageHeader, list[tuple[int, int
     ranges = [(offset, offset + length) for offset, length in batch.buffers.tolist() if length]
     buffers = np.stack([offsets, lengths], axis=1)
     return header._replace(batch=batch._replace(buffers=buffers), body_length=int(padded.sum())), ranges
+
+
+def dictionary_ids(header: SchemaHeader) -> list[int]:
+    """The ids of the dictionaries of a schema, field by field, each before those within it."""
+    return _ids(header.fields)
 
 
 class _Pieces:

@@ -15,7 +15,7 @@ multiples of 8, or a thousand tiny batches would grow by half. In a compressed b
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -27,14 +27,15 @@ from pyarrow.ipc import RecordBatchStreamWriter as PyArrowStreamWriter
 
 from aljava.errors import InvalidOption, SchemaMismatch
 from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
-from aljava.ipc.checksums import digest, encode_checksums
+from aljava.ipc.checksums import digest, encode_checksums, read_checksums
 from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
-from aljava.ipc.metadata import DICTIONARY, Block, encode_batch, encode_footer, key_values
+from aljava.ipc.metadata import DICTIONARY, Block, Footer, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
-from aljava.ipc.zones import ZoneBuilder
+from aljava.ipc.zones import KEY as ZONES_KEY
+from aljava.ipc.zones import ZoneBuilder, Zones
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -343,6 +344,45 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
     def __init__(self, sink: Any, schema: Any, *, options: Any = None, metadata: Any = None):
         self._begin(sink, schema, options, metadata)
 
+    @classmethod
+    def resumed(
+        cls,
+        sink: Any,
+        schema: Any,
+        footer: Footer,
+        *,
+        dictionaries: Mapping[int, list[Block]],
+        first_batch: Any,
+        zones: Zones | None,
+        options: WriteOptions,
+    ) -> "RecordBatchFileWriter":
+        """A writer that goes on where the last batch of a file ends; closing it writes a footer for all of it.
+
+        Args:
+            sink: stands where the new batches go; its `tell` says how far that is from the start of the file.
+            schema: of the file; its dictionaries have the ids that pyarrow gives them.
+            footer: what the file's footer said.
+            dictionaries: where the dictionaries stand, by their ids.
+            first_batch: the file's first record batch, for its dictionaries: the old values stay first in the new
+                ones. None for a file without batches.
+            zones: the file's zone map.
+            options: how to write. Checksums are written only where the file has them for what it holds.
+        """
+        digests = read_checksums(footer)
+        options = replace(
+            options,
+            checksums=bool(digests) or (options.checksums and not footer.batches),
+            statistics=options.statistics or zones is not None,
+            unify_dictionaries=True,
+        )
+        writer = cls.__new__(cls)
+        own = (CHECKSUMS_KEY, ZONES_KEY)
+        writer._begin(sink, schema, options, {key: value for key, value in footer.metadata if key not in own})
+        engine = writer._engine
+        assert engine is not None
+        engine.resume(footer, dictionaries, first_batch, zones, digests)
+        return writer
+
 
 def new_stream(sink: Any, schema: Any, *, options: Any = None) -> RecordBatchStreamWriter:
     """Make a writer of the Arrow streaming format; see `RecordBatchStreamWriter`."""
@@ -498,6 +538,24 @@ class _Engine:
         self._zones = ZoneBuilder(schema) if is_file and settings.statistics else None
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
+
+    def resume(
+        self,
+        footer: Footer,
+        dictionaries: Mapping[int, list[Block]],
+        first_batch: Any,
+        zones: Zones | None,
+        digests: Mapping[int, int],
+    ) -> None:
+        """Take over what a file holds already."""
+        self._started = True
+        self._batches = list(footer.batches)
+        self._digests = dict(digests)
+        self._dictionaries = {number: list(blocks) for number, blocks in dictionaries.items()}
+        if self.unifier is not None and first_batch is not None:
+            self.unifier.add(first_batch)
+        if self._zones is not None:
+            self._zones = ZoneBuilder.resume(self._schema, zones, len(footer.batches))
 
     def check_open(self) -> None:
         if self.closed:
