@@ -16,7 +16,9 @@ PUBLIC = [
     "loads",
     "open",
     "read",
+    "repair",
     "sql",
+    "verify",
     "write",
 ]
 

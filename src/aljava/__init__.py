@@ -14,6 +14,7 @@ from aljava.store import Store
 
 if TYPE_CHECKING:
     from aljava.dataset import Dataset
+    from aljava.mending import repair, verify
     from aljava.queries import attach, sql
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "loads",
     "open",
     "read",
+    "repair",
     "sql",
+    "verify",
     "write",
 ]
 __version__ = "0.1.0"
@@ -38,6 +41,10 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     # pyarrow.dataset and DuckDB take 0.1 s each to import, as much as pyarrow itself.
+    if name in ("repair", "verify"):
+        from aljava import mending
+
+        return getattr(mending, name)
     if name == "Dataset":
         from aljava.dataset import Dataset
 

@@ -25,10 +25,9 @@ from aljava.fragments import Fragment, IpcFile, open_fragment
 from aljava.ipc.message import schema_metadata
 from aljava.ipc.metadata import V5, Block, decode_schema
 from aljava.ipc.projection import dictionary_ids
-from aljava.places.local import LocalFile, WholeWrites
+from aljava.places.local import LocalFile, MappedSource, WholeWrites
 from aljava.places.place import Place
 from aljava.places.remote import RemoteFile
-from aljava.store.kernel import Mapping
 
 #: Bytes of footer length and magic at the end of a file: without them it says itself that it is not whole.
 _LAST = 10
@@ -123,7 +122,7 @@ class _Opened(Place):
         self.address, self._descriptor = place.address, descriptor
 
     def source(self) -> pa.NativeFile:
-        return pa.BufferReader(Mapping(self._descriptor, os.fstat(self._descriptor).st_size).buffer())
+        return MappedSource.of(self._descriptor)
 
     def sink(self, *, create: bool = False, durable: bool = False) -> Any:
         raise InvalidData(f"{self.address} is being appended to")
@@ -172,7 +171,7 @@ def conformed(reader: pa.RecordBatchReader, schema: pa.Schema, address: str) -> 
         kind = have.field(place).type
         if kind != field.type and _family(kind) not in (_family(field.type), "null"):
             raise SchemaMismatch(
-                f"column {field.name!r} is {kind} in what is to be appended and {field.type} in {address}: cast it first"
+                f"column {field.name!r} is {kind} in what is to be appended and {field.type} in {address}: cast it"
             )
 
     def fitting() -> Iterator[pa.RecordBatch]:

@@ -35,6 +35,7 @@ from aljava.ipc.metadata import (
 from aljava.ipc.projection import Projection, compacted
 from aljava.ipc.reader import check_compressed
 from aljava.ipc.zones import Zones
+from aljava.places.local import MappedSource
 from aljava.places.place import Place
 from aljava.places.ranged import RangedSource
 
@@ -131,6 +132,13 @@ class Fragment(ABC):
         self.nbytes: int = source.size()
         self.schema: pa.Schema = self._read_schema()
 
+    def whole(self) -> pa.Buffer:
+        """All bytes of the payload; what is not in memory is fetched."""
+        if self._buffer is None:
+            self._source.seek(0)
+            self._buffer = self._source.read_buffer()
+        return self._buffer
+
     @property
     def address(self) -> str:
         """Where it stands."""
@@ -184,6 +192,11 @@ class IpcFile(Fragment):
         self._lock = threading.Lock()
         self._primed = False
         self._projections: dict[tuple[str, ...], Projection] = {}
+        if isinstance(self._source, MappedSource):
+            # pyarrow reads the footer where it stands, again and again, and an append writes over it.
+            end = max(8, self.nbytes - 10)
+            length = int.from_bytes(self._fetch([(end, end + 4)])[0], "little")
+            self._source.mapping.detach(max(0, end - min(length, end)), self.nbytes)
         self._reader = ipc.open_file(self._source, options=ipc.ReadOptions(untrusted=self._untrusted))
         self.footer = self._reader.footer
         return self._reader.schema

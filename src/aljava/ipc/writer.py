@@ -26,8 +26,17 @@ from pyarrow.ipc import RecordBatchFileWriter as PyArrowFileWriter
 from pyarrow.ipc import RecordBatchStreamWriter as PyArrowStreamWriter
 
 from aljava.errors import InvalidOption, SchemaMismatch
+from aljava.ipc.checksums import (
+    FOOTER_KEY,
+    SUPERSEDED_KEY,
+    digest,
+    encode_checksums,
+    encode_superseded,
+    footer_digest,
+    read_checksums,
+    read_superseded,
+)
 from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
-from aljava.ipc.checksums import digest, encode_checksums, read_checksums
 from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
@@ -368,7 +377,7 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
             zones: the file's zone map.
             options: how to write. Checksums are written only where the file has them for what it holds.
         """
-        digests = read_checksums(footer)
+        digests = read_checksums(footer) | read_superseded(footer)
         options = replace(
             options,
             checksums=bool(digests) or (options.checksums and not footer.batches),
@@ -376,7 +385,7 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
             unify_dictionaries=True,
         )
         writer = cls.__new__(cls)
-        own = (CHECKSUMS_KEY, ZONES_KEY)
+        own = (CHECKSUMS_KEY, FOOTER_KEY, SUPERSEDED_KEY, ZONES_KEY)
         writer._begin(sink, schema, options, {key: value for key, value in footer.metadata if key not in own})
         engine = writer._engine
         assert engine is not None
@@ -641,6 +650,10 @@ class _Engine:
             self._settle()
             digests = {offset: done for offset, done in self._digests.items() if offset in listed}
             entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
+            superseded = {offset: done for offset, done in self._digests.items() if offset not in listed}
+            if superseded:
+                entries.append((SUPERSEDED_KEY, encode_superseded(superseded)))
+            entries.append((FOOTER_KEY, footer_digest(entries)))
         footer = encode_footer(schema_metadata(self._schema.serialize()), blocks, self._batches, entries)
         return footer + struct.pack("<i", len(footer)) + MAGIC
 

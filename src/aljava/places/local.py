@@ -59,7 +59,7 @@ class LocalFile(Place):
         try:
             with self.explained("read"):
                 # Not through pyarrow, whose maps each hold a descriptor open: a folder can have thousands of files.
-                source = pa.BufferReader(Mapping(descriptor, os.fstat(descriptor).st_size).buffer())
+                source = MappedSource.of(descriptor)
             yield source
         finally:
             # A map holds on to the open file, and would hold on to the lock with it.
@@ -198,6 +198,20 @@ class LocalFile(Place):
                     f"{self.address} cannot be written: no space left; nothing was changed. Free some and try again"
                 ) from error
             raise TransferError(f"{self.address} cannot be {done}: {error.strerror or error}") from error
+
+
+class MappedSource(pa.BufferReader):
+    """A mapped file."""
+
+    mapping: Mapping
+
+    @classmethod
+    def of(cls, descriptor: int) -> "MappedSource":
+        """All of an open file."""
+        mapping = Mapping(descriptor, os.fstat(descriptor).st_size)
+        source = cls(mapping.buffer())
+        source.mapping = mapping
+        return source
 
 
 def lock(descriptor: int, kind: int) -> bool:
