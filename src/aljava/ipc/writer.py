@@ -241,25 +241,25 @@ class _Writing:
                 super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
             return
         engine.check_open()
-        if engine.compression.codec is None:
-            for batch in batches:
-                engine.put(batch, self._packing(batch, custom_metadata))
-        else:
-            ahead: deque[tuple[Any, Any, int]] = deque()
-            in_flight = 0
+        ahead: deque[tuple[Any, Any, int]] = deque()
+        in_flight = 0
+        try:
             for batch in batches:
                 packing = self._packing(batch, custom_metadata)
                 # Not `batch.nbytes`: pyarrow 26 dies of the null buffers of empty unions.
                 size = 0 if isinstance(packing, _AsIs) else sum(one.size for _, one in packing)
                 ahead.append((batch, packing, size))
                 in_flight += size
-                while in_flight > IN_FLIGHT:
+                while ahead and (in_flight > IN_FLIGHT or engine.compression.codec is None):
                     done, packing, size = ahead.popleft()
                     in_flight -= size
                     engine.put(done, packing)
-            for done, packing, _ in ahead:
-                engine.put(done, packing)
-        engine.flush()
+        finally:
+            # Also where a batch was refused: those before it are written.
+            if not engine.failed:
+                for done, packing, _ in ahead:
+                    engine.put(done, packing)
+                engine.flush()
 
     def _packing(self, batch: Any, custom_metadata: Any) -> "list[tuple[Lowered, Packing]] | _AsIs":
         """The messages that a batch takes, on their way to be compressed."""
@@ -525,7 +525,8 @@ class _Engine:
         self._schema = schema
         self._schema_message = schema.serialize().to_pybytes()
         self._metadata = metadata
-        self._started = self._failed = False
+        self._started = False
+        self.failed = False
         self._position = output.tell() if is_file else 0
         self._dictionaries: dict[int, list[Block]] = {}
         self._batches: list[Block] = []
@@ -573,7 +574,7 @@ class _Engine:
     def check_open(self) -> None:
         if self.closed:
             raise InvalidOption("the writer is closed: open another one to write more.")
-        if self._failed:
+        if self.failed:
             raise InvalidOption("the sink has failed before: close this writer and write again from the start.")
 
     def pack(self, lowered: Lowered) -> Packing:
@@ -665,7 +666,7 @@ class _Engine:
         """End the payload, unless the sink has failed, and let go of the sink."""
         self.closed = True
         try:
-            if not self._failed:
+            if not self.failed:
                 self.end_stream()
                 if self._is_file:
                     footer = self.footer()
@@ -686,7 +687,7 @@ class _Engine:
         try:
             self._output.write(pieces, size)
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
         self._position += size
 
@@ -721,7 +722,7 @@ class _Engine:
         try:
             self._output.flush()
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
 
     def _count(self, dictionary_id: int | None, is_delta: bool, block: Block) -> None:
