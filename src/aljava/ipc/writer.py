@@ -35,11 +35,11 @@ from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, f
 from aljava.ipc.metadata import DICTIONARY, Block, KeyValues, encode_batch, encode_footer, key_values
 from aljava.ipc.reader import RecordBatchFileReader
 from aljava.ipc.sinks import Output
-from aljava.ipc.zones import KEY as ZONES_KEY
-from aljava.ipc.zones import ZoneBuilder, Zones
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from aljava.ipc.zones import ZoneBuilder
 
 Piece: TypeAlias = Any
 """Some bytes to be written: `bytes` or a `pyarrow.Buffer`."""
@@ -57,6 +57,8 @@ TINY = 512
 """Bytes of body under which a batch is not worth compressing."""
 MOST_PARTS = 256
 """Parts of pyarrow's writing up to which a batch may be tiny."""
+FEW_ROWS = 8192
+"""Rows under which a batch is described at once rather than in another thread."""
 BATCH_ROWS = 131_072
 """Rows of the batches into which a table is cut where it is compressed."""
 
@@ -239,25 +241,25 @@ class _Writing:
                 super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
             return
         engine.check_open()
-        if engine.compression.codec is None:
-            for batch in batches:
-                engine.put(batch, self._packing(batch, custom_metadata))
-        else:
-            ahead: deque[tuple[Any, Any, int]] = deque()
-            in_flight = 0
+        ahead: deque[tuple[Any, Any, int]] = deque()
+        in_flight = 0
+        try:
             for batch in batches:
                 packing = self._packing(batch, custom_metadata)
                 # Not `batch.nbytes`: pyarrow 26 dies of the null buffers of empty unions.
                 size = 0 if isinstance(packing, _AsIs) else sum(one.size for _, one in packing)
                 ahead.append((batch, packing, size))
                 in_flight += size
-                while in_flight > IN_FLIGHT:
+                while ahead and (in_flight > IN_FLIGHT or engine.compression.codec is None):
                     done, packing, size = ahead.popleft()
                     in_flight -= size
                     engine.put(done, packing)
-            for done, packing, _ in ahead:
-                engine.put(done, packing)
-        engine.flush()
+        finally:
+            # Also where a batch was refused: those before it are written.
+            if not engine.failed:
+                for done, packing, _ in ahead:
+                    engine.put(done, packing)
+                engine.flush()
 
     def _packing(self, batch: Any, custom_metadata: Any) -> "list[tuple[Lowered, Packing]] | _AsIs":
         """The messages that a batch takes, on their way to be compressed."""
@@ -523,12 +525,14 @@ class _Engine:
         self._schema = schema
         self._schema_message = schema.serialize().to_pybytes()
         self._metadata = metadata
-        self._started = self._failed = False
+        self._started = False
+        self.failed = False
         self._position = output.tell() if is_file else 0
         self._dictionaries: dict[int, list[Block]] = {}
         self._batches: list[Block] = []
         self._digests: dict[int, int] = {}
         self._hashing: dict[int, Future[int]] = {}
+        self._describing: Future[None] | None = None
         self._raw = raw
         self.settings = settings
         self.compression = Compression.parse(settings.compression)
@@ -539,12 +543,15 @@ class _Engine:
         """Messages, record batches, dictionary batches, deltas, replaced dictionaries: as `pyarrow.ipc.WriteStats`."""
         unified = is_file and settings.unify_dictionaries and bool(self.plan.values)
         self.unifier = Unifier(self.plan) if unified else None
-        self._zones = ZoneBuilder(schema) if is_file and settings.statistics else None
+        self._zones = _zone_builder(schema) if is_file and settings.statistics else None
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
 
     def resume(self, reader: RecordBatchFileReader) -> None:
         """Take over what a file holds already."""
+        from aljava.ipc.zones import KEY as ZONES_KEY
+        from aljava.ipc.zones import ZoneBuilder, Zones
+
         footer = reader.footer
         self._started = True
         self._position = reader.end_of_messages
@@ -570,7 +577,7 @@ class _Engine:
     def check_open(self) -> None:
         if self.closed:
             raise InvalidOption("the writer is closed: open another one to write more.")
-        if self._failed:
+        if self.failed:
             raise InvalidOption("the sink has failed before: close this writer and write again from the start.")
 
     def pack(self, lowered: Lowered) -> Packing:
@@ -595,7 +602,7 @@ class _Engine:
                 packed, is_compressed = packing.result()
                 self.put_message(lowered, packed, is_compressed)
         if self._zones is not None:
-            self._zones.add(batch, compressed=is_compressed)
+            self._describe(self._zones, batch, is_compressed)
 
     def as_is(self, batch: Any, parts: list[Any]) -> "_AsIs | None":
         """A tiny batch as pyarrow wrote it, if it holds its rows and nothing else."""
@@ -642,12 +649,12 @@ class _Engine:
     def footer(self) -> bytes:
         """The end of a file, behind the end of its stream."""
         blocks = [block for blocks in self._dictionaries.values() for block in blocks]
+        self._settle()
         entries = list(self._metadata)
         if self._zones is not None:
             entries += self._zones.finish().items()
         if self.settings.checksums:
             listed = {block.offset for block in (*blocks, *self._batches)}
-            self._settle()
             digests = {offset: done for offset, done in self._digests.items() if offset in listed}
             entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
         footer = encode_footer(schema_metadata(self._schema_message), blocks, self._batches, entries)
@@ -662,7 +669,7 @@ class _Engine:
         """End the payload, unless the sink has failed, and let go of the sink."""
         self.closed = True
         try:
-            if not self._failed:
+            if not self.failed:
                 self.end_stream()
                 if self._is_file:
                     footer = self.footer()
@@ -683,7 +690,7 @@ class _Engine:
         try:
             self._output.write(pieces, size)
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
         self._position += size
 
@@ -695,8 +702,21 @@ class _Engine:
             else:
                 self._hashing[self._position] = pool().submit(digest, pieces)
 
+    def _describe(self, zones: "ZoneBuilder", batch: Any, is_compressed: bool) -> None:
+        """Describe a batch, in another thread where that takes longer than to ask for one."""
+        if self._describing is not None:
+            self._describing.result()
+            self._describing = None
+        if batch.num_rows < FEW_ROWS:
+            zones.add(batch, compressed=is_compressed)
+        else:
+            self._describing = pool().submit(zones.add, batch, compressed=is_compressed)
+
     def _settle(self) -> None:
-        """Wait for the checksums that threads are computing: they read the batches."""
+        """Wait for the threads that read the batches, to describe them and to compute their checksums."""
+        if self._describing is not None:
+            self._describing.result()
+            self._describing = None
         for offset, future in self._hashing.items():
             self._digests[offset] = future.result()
         self._hashing.clear()
@@ -705,7 +725,7 @@ class _Engine:
         try:
             self._output.flush()
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
 
     def _count(self, dictionary_id: int | None, is_delta: bool, block: Block) -> None:
@@ -733,6 +753,12 @@ class _Engine:
             shift[number + 1 :] += count
         ends = [number + int(shift[number]) for number in plan.columns]
         return frozenset(number for column in self._raw for number in range(ends[column], ends[column + 1]))
+
+
+def _zone_builder(schema: Any) -> "ZoneBuilder":
+    from aljava.ipc.zones import ZoneBuilder  # with pyarrow.compute, a fifth of the time to import pyarrow
+
+    return ZoneBuilder(schema)
 
 
 _PLAIN = WriteOptions(compression="none", statistics=False, checksums=False, unify_dictionaries=False)
