@@ -8,6 +8,7 @@ PUBLIC = [
     "Dataset",
     "Store",
     "Written",
+    "append",
     "attach",
     "compare",
     "dumps",
@@ -16,7 +17,9 @@ PUBLIC = [
     "loads",
     "open",
     "read",
+    "repair",
     "sql",
+    "verify",
     "write",
 ]
 

@@ -23,13 +23,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tests.ipc.payloads import COMPRESSIONS, FORMATS, written
-from tests.types import arrays
 
 import aljava
 import aljava.ipc
 from aljava.ipc.checksums import read_checksums
 from aljava.ipc.zones import Zones
+from tests.ipc.payloads import COMPRESSIONS, FORMATS, written
+from tests.types import arrays
 
 # What reading a payload may take beyond a multiple of its size: a read-ahead, a thread, what a batch of 40 rows holds.
 ALLOWANCE = 8 << 20

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.ipc.samples import columns
 
 from aljava import ipc
 from aljava.errors import AljavaError, InvalidData, InvalidOption, SchemaMismatch, TransferError, UnsupportedType
 from aljava.ipc.message import Messages
 from aljava.ipc.writer import lay_out
+from tests.ipc.samples import columns
 
 TABLE = pa.table({"n": np.arange(5000), "s": [f"row {number}" for number in range(5000)]})
 BATCH = TABLE.to_batches()[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from tests.ipc import fuzz, fuzz_worker
 from tests.ipc.payloads import written_by_pyarrow
 

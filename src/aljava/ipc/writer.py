@@ -15,7 +15,7 @@ multiples of 8, or a thousand tiny batches would grow by half. In a compressed b
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -25,15 +25,23 @@ import pyarrow as pa
 from pyarrow.ipc import RecordBatchFileWriter as PyArrowFileWriter
 from pyarrow.ipc import RecordBatchStreamWriter as PyArrowStreamWriter
 
-from aljava.errors import InvalidData, InvalidOption, SchemaMismatch
+from aljava.errors import InvalidOption, SchemaMismatch
+from aljava.ipc.checksums import (
+    FOOTER_KEY,
+    SUPERSEDED_KEY,
+    digest,
+    encode_checksums,
+    encode_superseded,
+    footer_digest,
+    read_checksums,
+    read_superseded,
+)
 from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
-from aljava.ipc.checksums import digest, encode_checksums, read_checksums
 from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
-from aljava.ipc.metadata import DICTIONARY, Block, KeyValues, encode_batch, encode_footer, key_values
-from aljava.ipc.reader import RecordBatchFileReader
+from aljava.ipc.metadata import DICTIONARY, Block, Footer, KeyValues, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
 from aljava.ipc.zones import KEY as ZONES_KEY
 from aljava.ipc.zones import ZoneBuilder, Zones
@@ -353,37 +361,42 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
         self._begin(sink, schema, options, metadata)
 
     @classmethod
-    def resume(cls, sink: Any, reader: RecordBatchFileReader, *, options: Any = None) -> "RecordBatchFileWriter":
-        """Go on with a file: new batches stand where its end stood, then a new footer lists all.
-
-        What the file holds is neither read nor written again, but for the dictionaries of its first batch. Its
-        dictionaries grow; its metadata, statistics and checksums are kept, as far as it has any.
+    def resumed(
+        cls,
+        sink: Any,
+        schema: Any,
+        footer: Footer,
+        *,
+        dictionaries: Mapping[int, list[Block]],
+        first_batch: Any,
+        zones: Zones | None,
+        options: WriteOptions,
+    ) -> "RecordBatchFileWriter":
+        """A writer that goes on where the last batch of a file ends; closing it writes a footer for all of it.
 
         Args:
-            sink: takes the bytes from `reader.end_of_messages` on, such as an open file at that place.
-            reader: of the file.
-            options: how the new batches are written.
-
-        Raises:
-            InvalidData: the file's footer is damaged.
-
-        Example:
-            >>> import io, pyarrow as pa
-            >>> from aljava.ipc import open_file
-            >>> table, file = pa.table({"a": [1, 2, 3]}), io.BytesIO()
-            >>> with RecordBatchFileWriter(file, table.schema) as writer:
-            ...     writer.write_table(table)
-            >>> reader = open_file(file.getvalue())
-            >>> _ = file.seek(reader.end_of_messages)
-            >>> with RecordBatchFileWriter.resume(file, reader) as writer:
-            ...     writer.write_table(table)
-            >>> open_file(file.getvalue()).count_rows()
-            6
+            sink: stands where the new batches go; its `tell` says how far that is from the start of the file.
+            schema: of the file; its dictionaries have the ids that pyarrow gives them.
+            footer: what the file's footer said.
+            dictionaries: where the dictionaries stand, by their ids.
+            first_batch: the file's first record batch, for its dictionaries: the old values stay first in the new
+                ones. None for a file without batches.
+            zones: the file's zone map.
+            options: how to write. Checksums are written only where the file has them for what it holds.
         """
-        settings, _ = _settings(options)
-        writer = cls(sink, reader.schema, options=replace(settings, unify_dictionaries=True), metadata=reader.metadata)
-        assert writer._engine is not None
-        writer._engine.resume(reader)
+        digests = read_checksums(footer) | read_superseded(footer)
+        options = replace(
+            options,
+            checksums=bool(digests) or (options.checksums and not footer.batches),
+            statistics=options.statistics or zones is not None,
+            unify_dictionaries=True,
+        )
+        writer = cls.__new__(cls)
+        own = (CHECKSUMS_KEY, FOOTER_KEY, SUPERSEDED_KEY, ZONES_KEY)
+        writer._begin(sink, schema, options, {key: value for key, value in footer.metadata if key not in own})
+        engine = writer._engine
+        assert engine is not None
+        engine.resume(footer, dictionaries, first_batch, zones, digests)
         return writer
 
 
@@ -546,29 +559,23 @@ class _Engine:
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
 
-    def resume(self, reader: RecordBatchFileReader) -> None:
+    def resume(
+        self,
+        footer: Footer,
+        dictionaries: Mapping[int, list[Block]],
+        first_batch: Any,
+        zones: Zones | None,
+        digests: Mapping[int, int],
+    ) -> None:
         """Take over what a file holds already."""
-        footer = reader.footer
         self._started = True
-        self._position = reader.end_of_messages
         self._batches = list(footer.batches)
-        for block in footer.dictionaries:
-            header = reader.header(block)
-            if header.dictionary_id is None:
-                raise InvalidData(f"the footer lists a {header.kind} at {block.offset} as a dictionary batch.")
-            self._dictionaries.setdefault(header.dictionary_id, []).append(block)
-        self._digests = read_checksums(footer)
-        listed = footer.dictionaries or footer.batches
-        if listed:  # all of a file's messages have checksums, or none
-            self.settings = replace(self.settings, checksums=bool(self._digests))
-        kept = footer.value(ZONES_KEY)
+        self._digests = dict(digests)
+        self._dictionaries = {number: list(blocks) for number, blocks in dictionaries.items()}
+        if self.unifier is not None and first_batch is not None:
+            self.unifier.add(first_batch)
         if self._zones is not None:
-            zones = Zones.from_metadata(dict(footer.metadata), self._schema)
-            self._zones = ZoneBuilder.resume(self._schema, zones, len(self._batches))
-        elif kept is not None:
-            self._metadata += ((ZONES_KEY, kept),)
-        if self.unifier is not None and self._batches:
-            self.unifier.add(reader.get_batch(0))
+            self._zones = ZoneBuilder.resume(self._schema, zones, len(footer.batches))
 
     def check_open(self) -> None:
         if self.closed:
@@ -653,6 +660,10 @@ class _Engine:
             listed = {block.offset for block in (*blocks, *self._batches)}
             digests = {offset: done for offset, done in self._digests.items() if offset in listed}
             entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
+            superseded = {offset: done for offset, done in self._digests.items() if offset not in listed}
+            if superseded:
+                entries.append((SUPERSEDED_KEY, encode_superseded(superseded)))
+            entries.append((FOOTER_KEY, footer_digest(entries)))
         footer = encode_footer(schema_metadata(self._schema_message), blocks, self._batches, entries)
         return footer + struct.pack("<i", len(footer)) + MAGIC
 
