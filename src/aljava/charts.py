@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aljava.compare import Comparison
+    from aljava.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -190,18 +190,21 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
         f'<text class="axis" x="14" y="{top + plot_height / 2}" text-anchor="middle" '
         f'transform="rotate(-90 14 {top + plot_height / 2})">{escape(y_label)}</text>'
     )
-    taken: list[tuple[float, float]] = []
+    taken = [_box(*at(point.x, point.y), 14, 14) for point in points]
     for point in points:
         x, y = at(point.x, point.y)
         beaten = any(it.x <= point.x and it.y <= point.y and (it.x, it.y) != (point.x, point.y) for it in points)
-        label_y = y
-        while any(abs(label_y - other_y) < 15 and abs(x - other_x) < 70 for other_x, other_y in taken):
-            label_y -= 15
-        taken.append((x, label_y))
         shade = "dot" + (" chosen" if point.chosen else "") + (" beaten" if beaten else "")
+        half = 4 * len(point.label)
+        # Beside the point where there is room, else above or below it.
+        sides = ((11 + half, 0), (-11 - half, 0), (0, -18), (0, 18), (0, -34), (0, 34))
+        boxes = [_box(x + right, y + up, 2 * half, 14) for right, up in sides]
+        box = next((box for box in boxes if not any(_overlap(box, other) for other in taken)), boxes[0])
+        taken.append(box)
         parts.append(
             f'<circle class="{shade}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
-            f'<text class="label" x="{x + 11:.1f}" y="{label_y + 4:.1f}">{escape(point.label)}</text>'
+            f'<text class="label" x="{(box[0] + box[2]) / 2:.1f}" y="{(box[1] + box[3]) / 2 + 4:.1f}" '
+            f'text-anchor="middle">{escape(point.label)}</text>'
         )
     return _figure(title, width, height, "".join(parts))
 
@@ -245,7 +248,7 @@ def comparison(measured: "Comparison") -> str:
         ],
         numeric=range(1, 6),
     )
-    return f'<div class="aljava">{style()}<div class="charts">{"".join(charts)}</div>{against}{figures}</div>'
+    return f'<div class="charts">{"".join(charts)}</div>{against}{figures}'
 
 
 def _figure(title: str, width: int, height: int, content: str) -> str:
@@ -253,6 +256,14 @@ def _figure(title: str, width: int, height: int, content: str) -> str:
         f'<figure style="max-width:{width}px"><figcaption>{escape(title)}</figcaption>'
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{content}</svg></figure>'
     )
+
+
+def _box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _overlap(box: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
 def _x(point: Point) -> float:

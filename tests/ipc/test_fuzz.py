@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from tests.ipc import fuzz, fuzz_worker
 from tests.ipc.payloads import written_by_pyarrow
+
+pytestmark = pytest.mark.filterwarnings("ignore:Feather V1:DeprecationWarning")
 
 KINDS = {"arrow-ipc-file": "file", "arrow-ipc-stream": "stream"}
 
@@ -18,7 +21,7 @@ def test_files_that_crashed_other_readers(test_data: Path, folder: str) -> None:
     assert len(paths) >= 28
     # Each is also read as what it is not.
     result = fuzz.run(f"file {format_} {path}" for path in paths for format_ in KINDS.values())
-    assert not result.findings
+    assert not result.findings, told(result)
     assert result.outcomes.total() == 2 * len(paths)
     assert result.outcomes["refused"] > len(paths)
 
@@ -26,7 +29,7 @@ def test_files_that_crashed_other_readers(test_data: Path, folder: str) -> None:
 @pytest.mark.long
 def test_damage_done_to_our_own_payloads() -> None:
     result = fuzz.run(fuzz.cases(0, 10_000))
-    assert not result.findings
+    assert not result.findings, told(result)
     assert result.outcomes.total() == 10_000
     # Damage that is found, and damage that hits padding, a value or the length of what is not read.
     assert min(result.outcomes["refused"], result.outcomes["read"]) > 1_000, result.outcomes
@@ -45,8 +48,13 @@ def test_types_nested_too_deep(tmp_path: Path) -> None:
         with pa.ipc.new_stream(paths[-1], pa.schema([("deep", nested)])):
             pass
     result = fuzz.run(f"file stream {path}" for path in paths)
-    assert not result.findings
+    assert not result.findings, told(result)
     assert result.outcomes["refused"] >= 2
+
+
+def told(result: fuzz.Result) -> str:
+    """The findings, to be read."""
+    return "\n\n".join(f"{request}: {words}" for request, words in result.findings)
 
 
 # What would be found, is found.

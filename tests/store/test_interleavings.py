@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable
 
 import pytest
-from tests.store.actors import Actor, Moment, after, before, run, table, value_of, values
 
 from aljava.store import Store
+from tests.store.actors import Actor, Moment, after, before, run, table, value_of, values
 
 # Where a writer that recycles a segment stands between two of its calls.
 STEPS = [

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.store.actors import ROWS, Actor, before, kill_at, table, value_of, values
 
 from aljava.errors import KeyNotFound, StoreFull
 from aljava.store import Store
+from tests.store.actors import ROWS, Actor, before, kill_at, table, value_of, values
 
 SMALL = 100  # rows: below the limit under which objects are small
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from aljava.cli import compare, sql, tour
+from aljava.cli import compare, serve, sql, store, streams, tour
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
@@ -29,7 +29,12 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
 
 app.command("tour")(tour.command)
 app.command("compare")(compare.command)
+app.command("send")(streams.send)
+app.command("receive")(streams.receive)
+app.command("cat")(streams.cat)
+app.command("serve")(serve.command)
 app.command("sql")(sql.command)
+app.add_typer(store.app, name="store")
 
 
 # Typer has click in it, under a name that depends on its version. This is click's error for wrong usage.

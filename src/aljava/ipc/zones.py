@@ -48,6 +48,7 @@ FEWEST_ROWS = 4096
 _MOST_ROWS = 1 << 53
 # Decoded statistics may take this many bytes, plus this many for each byte of text.
 DECODED_BYTES, DECODED_RATIO = 32 << 20, 256
+DECODED_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,8 +270,11 @@ def _decode(text: bytes, schema: pa.Schema) -> pa.Table:
         raise _garbled(f"expected base64, found {error}") from error
     limit = _limit(text)
     try:
-        with pa.CompressedInputStream(pa.BufferReader(compressed), "zstd") as stream:
-            raw = stream.read_buffer(limit + 1)
+        with pa.CompressedInputStream(pa.BufferReader(compressed), "zstd") as stream, pa.BufferOutputStream() as sink:
+            # In pieces: pyarrow allocates what it is asked to read before it knows how much there is.
+            while sink.tell() <= limit and (piece := stream.read_buffer(DECODED_PIECE)).size:
+                sink.write(piece)
+            raw = sink.getvalue()
     except OSError as error:
         raise _garbled(f"expected a zstd frame, found {error}") from error
     if raw.size > limit:
