@@ -68,6 +68,8 @@ def _ray() -> Any:
 
 def _put_recycled(nbytes: int) -> Scenario:
     table, store, ray = _floats(nbytes), _store(), _ray()
+    for _ in range(4):  # two segments, new at first and then mapped
+        store.put(table, "large")
     source = np.ones(nbytes, np.uint8)
     target = np.ones(nbytes, np.uint8)
     contestants: dict[str, Callable[[], Any]] = {

@@ -618,9 +618,9 @@ class _Engine:
             return None
         start = max(number for number, part in enumerate(parts) if type(part) is bytes and part == CONTINUATION)
         metadata_length = 8 + int.from_bytes(parts[start + 1], "little")
-        message = b"".join(parts[start:])
-        if len(message) - metadata_length >= (LARGE if self.compression.codec is None else TINY):
+        if sum(map(len, parts[start:])) - metadata_length >= (LARGE if self.compression.codec is None else TINY):
             return None
+        message = b"".join(parts[start:])
         buffers = [part for part in parts[start + 3 :] if type(part) is not bytes]
         return _AsIs(message, metadata_length) if is_exact(batch, buffers, self.plan) else None
 

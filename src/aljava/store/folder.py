@@ -217,7 +217,8 @@ class Folder:
         while True:
             with contextlib.suppress(FileNotFoundError):
                 exchange(segment.path, path)
-                self._retire(segment.path)
+                # A recycled segment has left the pool, so that it holds no more than before.
+                self._retire(segment.path, bound=not segment.dense)
                 return
             with contextlib.suppress(FileExistsError):
                 rename_new(segment.path, path)
