@@ -12,6 +12,7 @@ PUBLIC = [
     "attach",
     "compare",
     "dumps",
+    "feather",
     "ipc",
     "listen",
     "loads",

@@ -39,6 +39,19 @@ def test_another_schema_midway_is_refused_and_the_rest_goes_on(new: Any, open_: 
 
 @pytest.mark.parametrize(("new", "open_"), WRITERS)
 @pytest.mark.parametrize("options", OPTIONS)
+def test_batches_before_a_refused_one_are_written(new: Any, open_: Any, options: Any) -> None:
+    sink = io.BytesIO()
+    with new(sink, TABLE.schema, options=options) as writer:
+        with pytest.raises(SchemaMismatch):
+            writer.write_batches([BATCH, BATCH, pa.record_batch({"n": [1]}), BATCH])
+        assert writer.stats.num_record_batches == 2
+        with pytest.raises(ZeroDivisionError):
+            writer.write_batches(BATCH if number < 1 else 1 / 0 for number in range(2))
+    assert open_(sink.getvalue()).read_all() == pa.concat_tables([TABLE] * 3)
+
+
+@pytest.mark.parametrize(("new", "open_"), WRITERS)
+@pytest.mark.parametrize("options", OPTIONS)
 def test_nothing_is_written_after_the_end(new: Any, open_: Any, options: Any) -> None:
     sink = io.BytesIO()
     writer = new(sink, TABLE.schema, options=options)

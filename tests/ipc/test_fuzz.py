@@ -10,6 +10,8 @@ import pytest
 from tests.ipc import fuzz, fuzz_worker
 from tests.ipc.payloads import written_by_pyarrow
 
+pytestmark = pytest.mark.filterwarnings("ignore:Feather V1:DeprecationWarning")
+
 KINDS = {"arrow-ipc-file": "file", "arrow-ipc-stream": "stream"}
 
 

@@ -43,11 +43,11 @@ from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, 
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
 from aljava.ipc.metadata import DICTIONARY, Block, Footer, KeyValues, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
-from aljava.ipc.zones import KEY as ZONES_KEY
-from aljava.ipc.zones import ZoneBuilder, Zones
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from aljava.ipc.zones import ZoneBuilder, Zones
 
 Piece: TypeAlias = Any
 """Some bytes to be written: `bytes` or a `pyarrow.Buffer`."""
@@ -249,25 +249,25 @@ class _Writing:
                 super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
             return
         engine.check_open()
-        if engine.compression.codec is None:
-            for batch in batches:
-                engine.put(batch, self._packing(batch, custom_metadata))
-        else:
-            ahead: deque[tuple[Any, Any, int]] = deque()
-            in_flight = 0
+        ahead: deque[tuple[Any, Any, int]] = deque()
+        in_flight = 0
+        try:
             for batch in batches:
                 packing = self._packing(batch, custom_metadata)
                 # Not `batch.nbytes`: pyarrow 26 dies of the null buffers of empty unions.
                 size = 0 if isinstance(packing, _AsIs) else sum(one.size for _, one in packing)
                 ahead.append((batch, packing, size))
                 in_flight += size
-                while in_flight > IN_FLIGHT:
+                while ahead and (in_flight > IN_FLIGHT or engine.compression.codec is None):
                     done, packing, size = ahead.popleft()
                     in_flight -= size
                     engine.put(done, packing)
-            for done, packing, _ in ahead:
-                engine.put(done, packing)
-        engine.flush()
+        finally:
+            # Also where a batch was refused: those before it are written.
+            if not engine.failed:
+                for done, packing, _ in ahead:
+                    engine.put(done, packing)
+                engine.flush()
 
     def _packing(self, batch: Any, custom_metadata: Any) -> "list[tuple[Lowered, Packing]] | _AsIs":
         """The messages that a batch takes, on their way to be compressed."""
@@ -369,7 +369,7 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
         *,
         dictionaries: Mapping[int, list[Block]],
         first_batch: Any,
-        zones: Zones | None,
+        zones: "Zones | None",
         options: WriteOptions,
     ) -> "RecordBatchFileWriter":
         """A writer that goes on where the last batch of a file ends; closing it writes a footer for all of it.
@@ -384,6 +384,8 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
             zones: the file's zone map.
             options: how to write. Checksums are written only where the file has them for what it holds.
         """
+        from aljava.ipc.zones import KEY as ZONES_KEY
+
         digests = read_checksums(footer) | read_superseded(footer)
         options = replace(
             options,
@@ -538,7 +540,8 @@ class _Engine:
         self._schema = schema
         self._schema_message = schema.serialize().to_pybytes()
         self._metadata = metadata
-        self._started = self._failed = False
+        self._started = False
+        self.failed = False
         self._position = output.tell() if is_file else 0
         self._dictionaries: dict[int, list[Block]] = {}
         self._batches: list[Block] = []
@@ -555,7 +558,7 @@ class _Engine:
         """Messages, record batches, dictionary batches, deltas, replaced dictionaries: as `pyarrow.ipc.WriteStats`."""
         unified = is_file and settings.unify_dictionaries and bool(self.plan.values)
         self.unifier = Unifier(self.plan) if unified else None
-        self._zones = ZoneBuilder(schema) if is_file and settings.statistics else None
+        self._zones = _zone_builder(schema) if is_file and settings.statistics else None
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
 
@@ -564,10 +567,12 @@ class _Engine:
         footer: Footer,
         dictionaries: Mapping[int, list[Block]],
         first_batch: Any,
-        zones: Zones | None,
+        zones: "Zones | None",
         digests: Mapping[int, int],
     ) -> None:
         """Take over what a file holds already."""
+        from aljava.ipc.zones import ZoneBuilder
+
         self._started = True
         self._batches = list(footer.batches)
         self._digests = dict(digests)
@@ -580,7 +585,7 @@ class _Engine:
     def check_open(self) -> None:
         if self.closed:
             raise InvalidOption("the writer is closed: open another one to write more.")
-        if self._failed:
+        if self.failed:
             raise InvalidOption("the sink has failed before: close this writer and write again from the start.")
 
     def pack(self, lowered: Lowered) -> Packing:
@@ -676,7 +681,7 @@ class _Engine:
         """End the payload, unless the sink has failed, and let go of the sink."""
         self.closed = True
         try:
-            if not self._failed:
+            if not self.failed:
                 self.end_stream()
                 if self._is_file:
                     footer = self.footer()
@@ -697,7 +702,7 @@ class _Engine:
         try:
             self._output.write(pieces, size)
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
         self._position += size
 
@@ -709,7 +714,7 @@ class _Engine:
             else:
                 self._hashing[self._position] = pool().submit(digest, pieces)
 
-    def _describe(self, zones: ZoneBuilder, batch: Any, is_compressed: bool) -> None:
+    def _describe(self, zones: "ZoneBuilder", batch: Any, is_compressed: bool) -> None:
         """Describe a batch, in another thread where that takes longer than to ask for one."""
         if self._describing is not None:
             self._describing.result()
@@ -732,7 +737,7 @@ class _Engine:
         try:
             self._output.flush()
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
 
     def _count(self, dictionary_id: int | None, is_delta: bool, block: Block) -> None:
@@ -760,6 +765,12 @@ class _Engine:
             shift[number + 1 :] += count
         ends = [number + int(shift[number]) for number in plan.columns]
         return frozenset(number for column in self._raw for number in range(ends[column], ends[column + 1]))
+
+
+def _zone_builder(schema: Any) -> "ZoneBuilder":
+    from aljava.ipc.zones import ZoneBuilder  # with pyarrow.compute, a fifth of the time to import pyarrow
+
+    return ZoneBuilder(schema)
 
 
 _PLAIN = WriteOptions(compression="none", statistics=False, checksums=False, unify_dictionaries=False)
