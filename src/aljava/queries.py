@@ -9,7 +9,6 @@ relation that comes back holds what it reads.
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,12 +22,11 @@ import pyarrow.dataset
 from aljava import api, frames
 from aljava.dataset import Dataset
 from aljava.errors import (
-    AccessDenied,
     InvalidOption,
     QueryError,
-    TransferError,
     UnsupportedType,
 )
+from aljava.relations import remember, running, translated
 from aljava.scan import AddressTable, is_left_to_duckdb, report
 from aljava.statements import CopyTo, CreateView, copy_to, create_view, is_explain_analyze, quoted_names, tokens
 
@@ -231,7 +229,7 @@ class _Script:
         with self._explained(opened):
             result = self._seeing(tables, verb(self._connection, text, values))
         if isinstance(result, duckdb.DuckDBPyRelation):
-            _READ[result] = [table for table in opened if table.is_read]
+            remember(result, [table for table in opened if table.is_read])
         return result
 
     def _seeing(self, tables: Mapping[str, Any], call: Callable[[], Any]) -> Any:
@@ -297,8 +295,8 @@ class _Script:
             raise QueryError(
                 f"COPY to {copied.target!r} has the option {min(unknown)!r}: for Arrow there are FORMAT and COMPRESSION"
             )
-        with self._explained([]):
-            relation = self._seen(copied.body, values, _relation)
+        relation = self._seen(copied.body, values, _relation)
+        with running(relation):
             written = api.write(relation, copied.target, compression=copied.options.get("compression", "auto"))
         return self._seen(f"select {written.rows}::bigint as Count", None, verb)
 
@@ -308,63 +306,14 @@ class _Script:
             yield
         except duckdb.Error as error:
             for source in sources:
-                if source.failure:
-                    raise source.failure from error
+                if failure := source.failure:
+                    raise failure from error
                 if isinstance(error, duckdb.NotImplementedException) and source.is_read:
                     _check_types(source)
             if self._translates:
                 raise translated(error) from error
             raise
 
-
-@contextmanager
-def running(relation: duckdb.DuckDBPyRelation) -> Iterator[None]:
-    """Turns what goes wrong while the rows of a relation of `sql` are read into Aljava's errors.
-
-    A relation runs when DuckDB is asked for its rows, and what goes wrong then comes as DuckDB's error, an address
-    that is damaged in its midst too.
-
-    Example:
-        >>> relation = sql("select 'x'::int as number from range(3)")
-        >>> with running(relation):
-        ...     relation.fetchall()
-        Traceback (most recent call last):
-        ...
-        aljava.errors.QueryError: Conversion Error: Could not convert string 'x' to INT32...
-    """
-    try:
-        yield
-    except duckdb.Error as error:
-        for table in _READ.get(relation, ()):
-            if table.failure:
-                raise table.failure from error
-        raise translated(error) from error
-
-
-def translated(error: duckdb.Error) -> Exception:
-    """Aljava's error for one of DuckDB's, with DuckDB's message and its position in the query.
-
-    Example:
-        >>> try:
-        ...     duckdb.sql("selec 1")
-        ... except duckdb.Error as error:
-        ...     print(translated(error))
-        Parser Error: syntax error at or near "selec"
-        <BLANKLINE>
-        LINE 1: selec 1
-                ^^^^^
-    """
-    if isinstance(error, duckdb.InterruptException):
-        return error
-    if isinstance(error, duckdb.PermissionException):
-        return AccessDenied(str(error))
-    if isinstance(error, duckdb.IOException | duckdb.HTTPException):
-        return TransferError(str(error))
-    return QueryError(str(error))
-
-
-#: The addresses that a relation reads. DuckDB passes on only the text of what goes wrong in them.
-_READ: weakref.WeakKeyDictionary[duckdb.DuckDBPyRelation, list[AddressTable]] = weakref.WeakKeyDictionary()
 
 #: A way to run one statement: from a connection, the statement and its parameters to a call without arguments. The
 #: call is one of C, as every Python function would bring a frame of its own, and its variables.

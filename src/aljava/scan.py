@@ -81,8 +81,7 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
         self._live = live
         self._opening = threading.Lock()
         self._dataset: Dataset | None = address if isinstance(address, Dataset) else None
-        #: The last error met in opening or reading, of which DuckDB passes on only the text.
-        self.failure: AljavaError | None = None
+        self._failed: tuple[type[AljavaError], str] | None = None
         self._bounds: dict[str, tuple[pa.Array, pa.Array]] | None = None
         #: The columns and the filter of each scan, where somebody wants to know them.
         self.scans: list[tuple[Sequence[str] | None, Any]] | None = None
@@ -91,6 +90,15 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
     def address(self) -> str:
         """What the user would call it."""
         return self._address if isinstance(self._address, str) else self.dataset.address
+
+    @property
+    def failure(self) -> AljavaError | None:
+        """The last error met in opening or reading, of which DuckDB passes on only the text.
+
+        Each time another object: one that was raised holds the frames it went through, these the relation, and that
+        this table, through objects of C++ that no garbage collector looks into.
+        """
+        return self._failed and self._failed[0](self._failed[1])
 
     @property
     def is_read(self) -> bool:
@@ -105,10 +113,9 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
                 try:
                     self._dataset = open_address(self._address)
                 except NotFound as error:
-                    self.failure = NotFound(
-                        f"{error}: {self._address!r} is no table, view or common table expression either"
+                    self._fail(
+                        NotFound(f"{error}: {self._address!r} is no table, view or common table expression either")
                     )
-                    raise self.failure from error
                 except AljavaError as error:
                     self._fail(error)
             return self._dataset
@@ -216,7 +223,7 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
         # The reader of the format knows bytes, not where they stand.
         if isinstance(self._address, str) and self._address not in str(error):
             error = type(error)(f"{self._address}: {error}")
-        self.failure = error
+        self._failed = type(error), str(error)
         raise error
 
 
