@@ -335,7 +335,7 @@ def test_a_syntax_error_says_where() -> None:
     ("query", "error", "message"),
     [
         ("from 'missing.arrow'", NotFound, r"missing\.arrow does not exist"),
-        ('from "neither"', NotFound, "'neither' is no table or view"),
+        ('from "neither"', NotFound, "'neither' is no table, view"),
         ("from neither", QueryError, "Table with name neither does not exist"),
         ("from 'missing.parquet'", TransferError, r"missing\.parquet"),
         ("from 'nosuch://host/x.arrow'", aljava.errors.AddressError, "nosuch://host/x.arrow"),
