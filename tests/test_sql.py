@@ -355,6 +355,35 @@ def test_bad_queries(tmp_path: Path, trades: str, query: str, error: type[Except
         aljava.sql(query.format(short=short, text=text, good=trades))
 
 
+def test_an_address_that_is_damaged_in_its_midst(tmp_path: Path) -> None:
+    damaged, target = tmp_path / "damaged.arrow", tmp_path / "target.arrow"
+    aljava.write({"id": range(100_000)}, damaged, batch_rows=10_000)
+    content = bytearray(damaged.read_bytes())
+    message = content.index(b"\xff\xff\xff\xff", len(content) // 2)
+    content[message + 8 : message + 72] = b"\xff" * 64  # the metadata of a record batch
+    damaged.write_bytes(content)
+    with pytest.raises(InvalidData, match=r"damaged\.arrow"):
+        aljava.write(aljava.sql(f"from '{damaged}'"), target)
+    with pytest.raises(InvalidData, match=r"damaged\.arrow"):
+        aljava.sql(f"copy (from '{damaged}') to '{target}'")
+    assert not target.exists()
+    # An error that keeps its relation alive would keep DuckDB alive, which says so when the process ends.
+    program = f"""
+import aljava, contextlib
+with contextlib.suppress(aljava.AljavaError):
+    aljava.write(aljava.sql("from '{damaged}'"), {str(target)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_a_query_that_fails_while_it_is_written(tmp_path: Path) -> None:
+    query = "select case when range < 500000 then range else ('x' || range)::int end from range(1000000)"
+    with pytest.raises(QueryError, match="Could not convert string"):
+        aljava.write(aljava.sql(query), tmp_path / "target.arrow")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(InvalidOption, match="query is a int"):
         aljava.sql(1)  # type: ignore[arg-type]

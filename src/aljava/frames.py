@@ -45,7 +45,11 @@ def to_reader(data: Any) -> pa.RecordBatchReader:
         return data
     if _is(data, "pyarrow.dataset", "Dataset", "Scanner"):
         return (data.scanner() if hasattr(data, "scanner") else data).to_reader()
-    if _is(data, "duckdb", "DuckDBPyRelation", "DuckDBPyConnection"):
+    if _is(data, "duckdb", "DuckDBPyRelation"):
+        from aljava import relations
+
+        return relations.to_reader(data)
+    if _is(data, "duckdb", "DuckDBPyConnection"):
         return data.to_arrow_reader()
     if _is(data, "polars", "LazyFrame"):
         return _from_lazy_frame(data)

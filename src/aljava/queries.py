@@ -9,7 +9,6 @@ relation that comes back holds what it reads.
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,14 +22,13 @@ import pyarrow.dataset
 from aljava import api, frames
 from aljava.dataset import Dataset
 from aljava.errors import (
-    AccessDenied,
     InvalidOption,
     QueryError,
-    TransferError,
     UnsupportedType,
 )
-from aljava.scan import AddressTable, is_left_to_duckdb
-from aljava.statements import CopyTo, CreateView, copy_to, create_view, quoted_names, tokens
+from aljava.relations import remember, running, translated
+from aljava.scan import AddressTable, is_left_to_duckdb, report
+from aljava.statements import CopyTo, CreateView, copy_to, create_view, is_explain_analyze, quoted_names, tokens
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -214,6 +212,8 @@ class _Script:
         view = create_view(text)
         if view:
             return self._create(view, text, values, verb)
+        if is_explain_analyze(text):
+            return self._explain(text, values, verb)
         return self._seen(text, values, verb)
 
     def _seen(self, text: str, values: Any, verb: "_Verb", addresses: Mapping[str, AddressTable] | None = None) -> Any:
@@ -229,7 +229,7 @@ class _Script:
         with self._explained(opened):
             result = self._seeing(tables, verb(self._connection, text, values))
         if isinstance(result, duckdb.DuckDBPyRelation):
-            _READ[result] = [table for table in opened if table.is_read]
+            remember(result, [table for table in opened if table.is_read])
         return result
 
     def _seeing(self, tables: Mapping[str, Any], call: Callable[[], Any]) -> Any:
@@ -275,14 +275,28 @@ class _Script:
             return False
         return True
 
+    def _explain(self, text: str, values: Any, verb: "_Verb") -> Any:
+        """Runs EXPLAIN ANALYZE, and adds how much of each address it read: DuckDB does not know what it was spared."""
+        addresses = {name: AddressTable(name) for name in self._addresses()}
+        for table in addresses.values():
+            table.scans = []
+        with self._explained(addresses.values()):
+            rows = self._seen(text, values, _relation, addresses).fetchall()
+        for table in addresses.values():
+            rows.extend(("address", report(table, *scan)) for scan in table.scans or ())
+        keys, texts = zip(*rows, strict=True)
+        explained = pa.table({"explain_key": keys, "explain_value": texts})
+        script = _Script(self._connection, {"aljava_explained": explained}, translates=self._translates)
+        return script._seen("from aljava_explained", None, verb)
+
     def _copy(self, copied: CopyTo, values: Any, verb: "_Verb") -> Any:
         unknown = set(copied.options) - {"format", "compression"}
         if unknown:
             raise QueryError(
                 f"COPY to {copied.target!r} has the option {min(unknown)!r}: for Arrow there are FORMAT and COMPRESSION"
             )
-        with self._explained([]):
-            relation = self._seen(copied.body, values, _relation)
+        relation = self._seen(copied.body, values, _relation)
+        with running(relation):
             written = api.write(relation, copied.target, compression=copied.options.get("compression", "auto"))
         return self._seen(f"select {written.rows}::bigint as Count", None, verb)
 
@@ -292,63 +306,14 @@ class _Script:
             yield
         except duckdb.Error as error:
             for source in sources:
-                if source.failure:
-                    raise source.failure from error
+                if failure := source.failure:
+                    raise failure from error
                 if isinstance(error, duckdb.NotImplementedException) and source.is_read:
                     _check_types(source)
             if self._translates:
                 raise translated(error) from error
             raise
 
-
-@contextmanager
-def running(relation: duckdb.DuckDBPyRelation) -> Iterator[None]:
-    """Turns what goes wrong while the rows of a relation of `sql` are read into Aljava's errors.
-
-    A relation runs when DuckDB is asked for its rows, and what goes wrong then comes as DuckDB's error, an address
-    that is damaged in its midst too.
-
-    Example:
-        >>> relation = sql("select 'x'::int as number from range(3)")
-        >>> with running(relation):
-        ...     relation.fetchall()
-        Traceback (most recent call last):
-        ...
-        aljava.errors.QueryError: Conversion Error: Could not convert string 'x' to INT32...
-    """
-    try:
-        yield
-    except duckdb.Error as error:
-        for table in _READ.get(relation, ()):
-            if table.failure:
-                raise table.failure from error
-        raise translated(error) from error
-
-
-def translated(error: duckdb.Error) -> Exception:
-    """Aljava's error for one of DuckDB's, with DuckDB's message and its position in the query.
-
-    Example:
-        >>> try:
-        ...     duckdb.sql("selec 1")
-        ... except duckdb.Error as error:
-        ...     print(translated(error))
-        Parser Error: syntax error at or near "selec"
-        <BLANKLINE>
-        LINE 1: selec 1
-                ^^^^^
-    """
-    if isinstance(error, duckdb.InterruptException):
-        return error
-    if isinstance(error, duckdb.PermissionException):
-        return AccessDenied(str(error))
-    if isinstance(error, duckdb.IOException | duckdb.HTTPException):
-        return TransferError(str(error))
-    return QueryError(str(error))
-
-
-#: The addresses that a relation reads. DuckDB passes on only the text of what goes wrong in them.
-_READ: weakref.WeakKeyDictionary[duckdb.DuckDBPyRelation, list[AddressTable]] = weakref.WeakKeyDictionary()
 
 #: A way to run one statement: from a connection, the statement and its parameters to a call without arguments. The
 #: call is one of C, as every Python function would bring a frame of its own, and its variables.

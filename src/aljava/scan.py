@@ -1,20 +1,40 @@
 """What DuckDB reads when a query names an address.
 
-DuckDB takes a `pyarrow.dataset.Dataset`, asks it for its schema when it binds a query and for a scan with the columns
+DuckDB takes a `pyarrow.dataset.Dataset`: it asks for the schema when it binds a query, and for a scan with the columns
 and the filter that the query needs when it runs. `AddressTable` is one that opens its address only when it is asked: a
 query is offered a table for each of its quoted names, and DuckDB takes those that it turns out to read.
+
+Inside, DuckDB wraps a dataset into a *source*, and its own wrapping lacks what ours knows. It has no number of rows, so
+DuckDB takes a table for one row and joins large tables first. It takes over no ranges of floats, as the statistics of
+Parquet leave NaN out, and nothing at all where one column is of views. So `AddressTable` is a source itself where
+DuckDB has that class. It is no part of DuckDB's documented interface: in a version without it all works, with less
+pushed down.
 """
 
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 
-from aljava.address import locate
+from aljava.api import open as open_address
 from aljava.dataset import Dataset
 from aljava.errors import AljavaError, NotFound, SchemaMismatch
+from aljava.formats import Format
+
+try:
+    from duckdb._sources import ArrowScanSource
+    from duckdb._sources.nodes import Binary, Col, In, Lit, Postfix, Unary, Untranslatable
+    from duckdb._sources.to_arrow import nan_may_satisfy, to_arrow
+except ImportError:
+    ArrowScanSource = object  # type: ignore[assignment,misc]
+
+#: A predicate is taken over when it leaves at most this much of the zones or batches to read.
+SPARED = 0.9
 
 #: The files that DuckDB reads itself: it knows their statistics, their dialects and their nesting.
 _DUCKDB_READS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
@@ -34,7 +54,7 @@ def is_left_to_duckdb(name: str) -> bool:
     return lower.endswith(tuple(kind + packed for kind in _DUCKDB_READS for packed in _DUCKDB_UNPACKS))
 
 
-class AddressTable(pyarrow.dataset.Dataset):
+class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
     """The table at an address, opened when DuckDB first asks for its schema.
 
     Any number of threads may scan it at once.
@@ -51,18 +71,34 @@ class AddressTable(pyarrow.dataset.Dataset):
         {'id': [2, 3]}
     """
 
+    #: For DuckDB: the columns stay what they were when it asked.
+    schema_is_stable = True
+
     def __init__(self, address: Any, live: bool = False) -> None:
+        #: For DuckDB: what it reads.
+        self.obj = self
         self._address = address
         self._live = live
         self._opening = threading.Lock()
         self._dataset: Dataset | None = address if isinstance(address, Dataset) else None
-        #: The last error met in opening or reading, of which DuckDB passes on only the text.
-        self.failure: AljavaError | None = None
+        self._failed: tuple[type[AljavaError], str] | None = None
+        self._bounds: dict[str, tuple[pa.Array, pa.Array]] | None = None
+        #: The columns and the filter of each scan, where somebody wants to know them.
+        self.scans: list[tuple[Sequence[str] | None, Any]] | None = None
 
     @property
     def address(self) -> str:
         """What the user would call it."""
-        return self._address if isinstance(self._address, str) else self._opened().address
+        return self._address if isinstance(self._address, str) else self.dataset.address
+
+    @property
+    def failure(self) -> AljavaError | None:
+        """The last error met in opening or reading, of which DuckDB passes on only the text.
+
+        Each time another object: one that was raised holds the frames it went through, these the relation, and that
+        this table, through objects of C++ that no garbage collector looks into.
+        """
+        return self._failed and self._failed[0](self._failed[1])
 
     @property
     def is_read(self) -> bool:
@@ -70,35 +106,107 @@ class AddressTable(pyarrow.dataset.Dataset):
         return self._dataset is not None
 
     @property
+    def dataset(self) -> Dataset:
+        """What stands at the address, opened if it is not open yet."""
+        with self._opening:
+            if self._dataset is None:
+                try:
+                    self._dataset = open_address(self._address)
+                except NotFound as error:
+                    self._fail(
+                        NotFound(f"{error}: {self._address!r} is no table, view or common table expression either")
+                    )
+                except AljavaError as error:
+                    self._fail(error)
+            return self._dataset
+
+    @property
     def schema(self) -> pa.Schema:
         """The columns; opens the address if it is not open yet."""
-        return self._opened().schema
+        return self.dataset.schema
 
     def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **_: Any) -> "_Scan":
         """The rows that fulfil `filter`, with these columns."""
-        dataset = self._opened()
+        dataset = self.dataset
+        if self.scans is not None:
+            self.scans.append((columns, filter))
         try:
             reader = (self._as_it_is_now(dataset) if self._live else dataset).to_reader(columns, filter)
         except AljavaError as error:
             self._fail(error)
         return _Scan(pa.RecordBatchReader.from_batches(reader.schema, self._watched(reader)))
 
-    def _opened(self) -> Dataset:
-        with self._opening:
-            if self._dataset is None:
-                try:
-                    self._dataset = Dataset(locate(self._address))
-                except NotFound as error:
-                    self.failure = NotFound(
-                        f"{error}: {self._address!r} is no table, view or common table expression either"
-                    )
-                    raise self.failure from error
-                except AljavaError as error:
-                    self._fail(error)
-            return self._dataset
+    # -- as a source of DuckDB -----------------------------------------------------------------------------------------
+
+    def __arrow_c_schema__(self) -> Any:
+        """The schema, through the PyCapsule interface."""
+        return self.schema.__arrow_c_schema__()
+
+    def rows(self) -> int | None:
+        """How many rows there are, where that is known without reading them."""
+        dataset = self.dataset
+        return None if dataset.format is Format.IPC_STREAM else dataset.num_rows
+
+    def accepts(self, predicate: Any) -> bool:
+        """Whether to take over a predicate: only where that spares reading, as DuckDB filters rows faster than we do.
+
+        What is taken over, DuckDB does not look at again: the rows must be those for which it finds it true.
+        """
+        schema = self._named_in(predicate)
+        try:
+            expression = _expression(predicate, schema)
+        except Untranslatable:
+            return False
+        if not self._knows_nan and nan_may_satisfy(predicate, schema):
+            return False
+        kept = self._may_hold(predicate)
+        if kept is not None:
+            return bool(kept.mean() < SPARED)
+        survey = self.dataset.explain(expression)
+        return survey.batches_read < SPARED * survey.batches or survey.files_read < survey.files
+
+    def _may_hold(self, predicate: Any) -> npt.NDArray[np.bool_] | None:
+        """Which zones may hold a matching row, judged at a glance; None where zones do not know all of its columns.
+
+        A planner asks about each part of a condition. The zones' own answer is exact and takes 10 µs a zone, for each.
+        """
+        if self._bounds is None:
+            zones = self.dataset.zones
+            columns = (
+                zones["columns"].combine_chunks() if "columns" in zones.column_names else pa.array([], pa.struct([]))
+            )
+            self._bounds = {
+                field.name: (columns.field(field.name).field("min"), columns.field(field.name).field("max"))
+                for field in columns.type
+                if len(columns) and {"min", "max"} <= {part.name for part in field.type}
+            }
+        if not self._bounds or not all(column.parts[0] in self._bounds for column in _columns(predicate)):
+            return None
+        return _at_a_glance(predicate, self._bounds)
+
+    def _named_in(self, predicate: Any) -> pa.Schema:
+        """The columns that predicates speak of: DuckDB translates none over a schema that has, say, a view in it."""
+        names = {part for column in _columns(predicate) for part in column.parts[:1]}
+        return pa.schema([field for field in self.schema if field.name in names])
+
+    @property
+    def _knows_nan(self) -> bool:
+        """Whether nothing is left out by statistics that do not count NaN, as those of Parquet do not."""
+        return all(fragment.format is not Format.PARQUET for fragment in self.dataset.get_fragments())
+
+    def stream(self, columns: Sequence[int] | None, filters: Sequence[Any]) -> tuple[Any, bool]:
+        """A stream of the columns with these numbers, of the rows that fulfil all the predicates."""
+        mask = None
+        for predicate in filters:
+            expression = _expression(predicate, self._named_in(predicate))
+            mask = expression if mask is None else mask & expression
+        names = None if columns is None else [self.schema.names[number] for number in columns]
+        return self.scanner(names, mask).to_reader().__arrow_c_stream__(), columns is not None
+
+    # -- what goes wrong -----------------------------------------------------------------------------------------------
 
     def _as_it_is_now(self, before: Dataset) -> Dataset:
-        now = Dataset(locate(self._address))
+        now = open_address(self._address)
         if not now.schema.equals(before.schema):
             raise SchemaMismatch(
                 f"{before.address} has other columns than when the view over it was made: create the view anew"
@@ -113,10 +221,35 @@ class AddressTable(pyarrow.dataset.Dataset):
 
     def _fail(self, error: AljavaError) -> NoReturn:
         # The reader of the format knows bytes, not where they stand.
-        if self.address not in str(error):
-            error = type(error)(f"{self.address}: {error}")
-        self.failure = error
+        if isinstance(self._address, str) and self._address not in str(error):
+            error = type(error)(f"{self._address}: {error}")
+        self._failed = type(error), str(error)
         raise error
+
+
+def report(table: AddressTable, columns: Sequence[str] | None, filter: Any) -> str:
+    """One line on how much a scan read, of how much there is."""
+    dataset = table.dataset
+    survey = dataset.explain(filter)
+    names = dataset.schema.names if columns is None else columns
+    parts = [
+        f"{survey.zones_read:,} of {survey.zones:,} zones",
+        f"{survey.batches_read:,} of {survey.batches:,} batches",
+        f"{len(names)} of {len(dataset.schema)} columns ({', '.join(names)})",
+    ]
+    if survey.files > 1:
+        parts.insert(0, f"{survey.files_read:,} of {survey.files:,} files")
+    return f"{table.address}: {', '.join(parts)}" + ("" if filter is None else f", where {filter}")
+
+
+#: What the least (0) and the greatest (1) value of a zone must be for a row that compares so.
+_ENDS = {
+    "=": ((0, pc.less_equal), (1, pc.greater_equal)),
+    "<": ((0, pc.less),),
+    "<=": ((0, pc.less_equal),),
+    ">": ((1, pc.greater),),
+    ">=": ((1, pc.greater_equal),),
+}
 
 
 class _Scan:
@@ -127,3 +260,58 @@ class _Scan:
 
     def to_reader(self) -> pa.RecordBatchReader:
         return self._reader
+
+
+def _expression(predicate: Any, schema: pa.Schema) -> Any:
+    """A predicate of DuckDB as an expression of pyarrow that zones can be asked with.
+
+    For DuckDB a NaN is greater than every number. Its own translation of `x > 1` is `x > 1 or x != x`, of which no
+    statistics can say that it is false; `not x <= 1` says the same, and they can.
+    """
+    match predicate:
+        case Binary(op="AND", left=left, right=right):
+            return _expression(left, schema) & _expression(right, schema)
+        case Binary(op="OR", left=left, right=right):
+            return _expression(left, schema) | _expression(right, schema)
+        case Binary(op=(">" | ">=") as op, left=Col(parts=parts) as column, right=constant) if _is_float(schema, parts):
+            return ~to_arrow(Binary({">": "<=", ">=": "<"}[op], column, constant), schema)
+    return to_arrow(predicate, schema)
+
+
+def _at_a_glance(predicate: Any, bounds: dict[str, tuple[pa.Array, pa.Array]]) -> npt.NDArray[np.bool_]:
+    low, _ = next(iter(bounds.values()))
+    every = np.ones(len(low), np.bool_)
+    match predicate:
+        case Binary(op="AND", left=left, right=right):
+            return _at_a_glance(left, bounds) & _at_a_glance(right, bounds)
+        case Binary(op="OR", left=left, right=right):
+            return _at_a_glance(left, bounds) | _at_a_glance(right, bounds)
+        case In(operand=Col(parts=(name,)), values=values):
+            found = [_at_a_glance(Binary("=", Col((name,)), value), bounds) for value in values]
+            return np.logical_or.reduce(found) if found else every
+        case Binary(op=op, left=Col(parts=(name,)), right=Lit(value=value)) if op in _ENDS:
+            try:
+                parts = [
+                    compare(bounds[name][end], pa.scalar(value, bounds[name][end].type)).fill_null(True)
+                    for end, compare in _ENDS[op]
+                ]
+            except (pa.ArrowException, TypeError, OverflowError):
+                return every
+            return np.logical_and.reduce([part.to_numpy(zero_copy_only=False) for part in parts])
+    return every
+
+
+def _columns(predicate: Any) -> Iterator[Any]:
+    match predicate:
+        case Col():
+            yield predicate
+        case Binary(left=left, right=right):
+            yield from _columns(left)
+            yield from _columns(right)
+        case In(operand=operand) | Unary(operand=operand) | Postfix(operand=operand):
+            yield from _columns(operand)
+
+
+def _is_float(schema: pa.Schema, parts: Sequence[str]) -> bool:
+    index = schema.get_field_index(parts[0])
+    return len(parts) == 1 and index >= 0 and pa.types.is_floating(schema.field(index).type)

@@ -65,6 +65,17 @@ def quoted_names(text: str) -> set[str]:
     return {name for token in tokens(text) if (name := token.name)}
 
 
+def is_explain_analyze(text: str) -> bool:
+    """Whether a statement is an `EXPLAIN ANALYZE`.
+
+    Example:
+        >>> is_explain_analyze("explain analyze from 'x.arrow'"), is_explain_analyze("explain from 'x.arrow'")
+        (True, False)
+    """
+    words = tokens(text)[:2]
+    return len(words) == 2 and words[0].is_word("explain") and words[1].is_word("analyze")
+
+
 @dataclass(frozen=True)
 class CreateView:
     """`CREATE VIEW name (columns) AS body`, taken apart."""

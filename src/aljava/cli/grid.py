@@ -77,7 +77,7 @@ def shown_columns(widths: Sequence[int], room: int) -> list[int | None]:
     """Which columns fit into a line: from both ends inwards, None standing for those left out.
 
     Example:
-        >>> shown_columns([10, 10, 10, 10], room=46), shown_columns([10, 10, 10, 10], room=80)
+        >>> shown_columns([10, 10, 10, 10], room=40), shown_columns([10, 10, 10, 10], room=80)
         ([0, None, 3], [0, 1, 2, 3])
     """
     if sum(widths) + _BETWEEN * (len(widths) - 1) + _AROUND <= room:

@@ -83,7 +83,7 @@ def put(relation: Any, connection: Any, output: str | None, format: Output | Non
         format: how; by default what the address says, or a table.
     """
     from aljava.api import write
-    from aljava.queries import running
+    from aljava.relations import running
     from aljava.scan import is_left_to_duckdb
 
     with running(relation):
@@ -108,8 +108,9 @@ def show(relation: Any, connection: Any) -> None:
     from rich.console import Console
 
     from aljava.cli.grid import grid, rendered
+    from aljava.relations import to_reader
 
-    shown = grid(relation.to_arrow_reader(), connection)
+    shown = grid(to_reader(relation), connection)
     if shown.names in (["Count"], ["Success"]) and not shown.rows:
         return  # a statement without rows, such as CREATE VIEW
     console = Console() if sys.stdout.isatty() else Console(width=100_000)

@@ -49,9 +49,20 @@ class Pruner:
         self._table = table
         self._schema = schema
         self._levels: dict[tuple[str, ...], _Levels] = {}
+        self._last: tuple[pc.Expression, Mask] | None = None
 
     def prune(self, filter: pc.Expression) -> Mask:
         """Return for each zone whether it can hold a row that the filter selects."""
+        # A query planner asks what a filter would spare, and then scans with it.
+        last = self._last
+        if last is not None and last[0].equals(filter):
+            return last[1]
+        kept = self._prune(filter)
+        kept.flags.writeable = False
+        self._last = (filter, kept)
+        return kept
+
+    def _prune(self, filter: pc.Expression) -> Mask:
         every = np.ones(self._table.num_rows, np.bool_)
         tree = parse(filter)
         if tree is None or not _can_be_judged(tree) or not _is_alike(tree, self._schema):
