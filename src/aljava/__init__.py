@@ -13,6 +13,7 @@ from aljava.objects import dumps, loads
 from aljava.store import Store
 
 if TYPE_CHECKING:
+    from aljava.copying import copy
     from aljava.dataset import Dataset
     from aljava.mending import repair, verify
     from aljava.queries import attach, sql
@@ -26,6 +27,7 @@ __all__ = [
     "append",
     "attach",
     "compare",
+    "copy",
     "dumps",
     "ipc",
     "loads",
@@ -41,6 +43,10 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     # pyarrow.dataset and DuckDB take 0.1 s each to import, as much as pyarrow itself.
+    if name == "copy":
+        from aljava.copying import copy
+
+        return copy
     if name in ("repair", "verify"):
         from aljava import mending
 

@@ -167,7 +167,7 @@ def _file_findings(fragment: IpcFile) -> Iterator[Finding]:
     except InvalidData as error:
         yield Finding("damage", None, str(error))
         checksums = {}
-    ends = {offset: one.end for offset, one in (*listed.items(), *walked.items())}
+    ends = {offset: block.end for offset, block in listed.items()} | {one.offset: one.end for one in found}
     for offset, expected in checksums.items():
         end = ends.get(offset)
         if end is None or digest([view[offset:end]]) != expected:

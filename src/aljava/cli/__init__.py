@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from aljava.cli import compare, sql, tour
+from aljava.cli import compare, files, mending, moving, sql, tour
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
@@ -30,6 +30,12 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
 app.command("tour")(tour.command)
 app.command("compare")(compare.command)
 app.command("sql")(sql.command)
+for _name in ("info", "head", "tail", "layout", "zones"):
+    app.command(_name)(getattr(files, _name))
+for _name in ("copy", "append", "concat"):
+    app.command(_name)(getattr(moving, _name))
+for _name in ("verify", "repair"):
+    app.command(_name)(getattr(mending, _name))
 
 
 # Typer has click in it, under a name that depends on its version. This is click's error for wrong usage.
