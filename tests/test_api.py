@@ -336,7 +336,7 @@ BAD_FILES = {
     "a stream that says too much": (
         b"\xff\xff\xff\xff\x00\x00\x00\x7f" + bytes(64),
         InvalidData,
-        "of 2130706432 bytes",
+        "2130706432",
     ),
     "magic only": (b"ARROW1\0\0", TruncatedFile, "footer"),
     "parquet magic": (b"PAR1" + bytes(100), TruncatedFile, "Parquet"),
@@ -390,9 +390,6 @@ def test_bad_addresses(tmp_path) -> None:
     ]:
         with pytest.raises(AddressError, match=words):
             aljava.open(address)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(AlreadyExists, match="not a regular file"):
-        aljava.write(TABLE, tmp_path / "pipe")
     with pytest.raises(InvalidOption, match="'rb' or 'wb'"):
         aljava.write(TABLE, io.StringIO())
     with pytest.raises(AccessDenied, match="read-only"):

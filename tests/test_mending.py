@@ -6,10 +6,10 @@ import random
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from tests.test_append import part
 
 import aljava
 from aljava.errors import InvalidData, TruncatedFile
+from tests.test_append import part
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

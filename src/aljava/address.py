@@ -7,6 +7,10 @@
 `"shm://STORE/KEY"`             an object in a store of shared memory
 `"s3://BUCKET/KEY"`, `"gs://"`  objects of a file system of pyarrow or fsspec
 `"https://HOST/x.arrow"`        a file on a web server
+`"unix:///PATH"`, `"tcp://"`    a socket: `write` calls there, `read` waits there (`tcp+tls://` too)
+`"http://HOST/tables/NAME"`     a table of `aljava serve` (`https://` too)
+`"grpc://HOST:PORT/NAME"`       the same by Arrow Flight (`grpc+tls://` too)
+`"-"`, `"fd:3"`, a named pipe   standard input or output, an open descriptor, a pipe
 `b"…"`, `pa.Buffer`             bytes of this process
 `open("x", "rb")`               a file object
 ==============================  ======================================================
@@ -14,6 +18,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,8 +29,14 @@ from aljava.errors import AddressError, InvalidOption
 from aljava.places.place import Place
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# A table of `aljava serve`; a file of a web server has an end to its name.
+_SERVED = re.compile(r"^/tables/[^.]+$")
+_DESCRIPTOR = re.compile(r"fd:\d+")
+#: Schemes whose addresses name one table each, and never a folder or a glob.
+WHOLE = ("shm", "http", "https", "unix", "tcp", "tcp+tls", "grpc", "grpc+tls")
 KINDS = (
-    "a path, file://, shm://STORE/KEY, http(s)://, s3://, gs://, abfs://, hdfs:// or what else fsspec knows, "
+    "a path, file://, shm://STORE/KEY, unix:///PATH, tcp://HOST:PORT, fd:N, -, http(s)://, s3://, gs://, "
+    "abfs://, hdfs:// or what else fsspec knows, "
     "a buffer or a file object"
 )
 
@@ -51,9 +62,17 @@ def locate(address: Any, *, filesystem: Any = None, storage_options: Mapping[str
         return _with_options(address, filesystem, storage_options)
     if isinstance(address, str) and (match := SCHEME.match(address)):
         return _by_scheme(address, match[1].lower())
+    if isinstance(address, str) and (address == "-" or _DESCRIPTOR.fullmatch(address)):
+        from aljava.places.pipes import DescriptorPlace
+
+        return DescriptorPlace(address)
     if isinstance(address, str | os.PathLike):
         if not os.fspath(address):
             raise AddressError(f"an empty address: give {KINDS}")
+        if _is_named_pipe(address):
+            from aljava.places.pipes import NamedPipe
+
+            return NamedPipe(address)
         from aljava.places.local import LocalFile
 
         return LocalFile(address)
@@ -95,6 +114,18 @@ def _by_scheme(address: str, scheme: str) -> Place:
             from aljava.places.shared import SharedObject
 
             return SharedObject(address)
+        case "unix" | "tcp" | "tcp+tls":
+            from aljava.places.sockets import SocketPlace
+
+            return SocketPlace(address)
+        case "grpc" | "grpc+tls":
+            from aljava.places.flight import FlightTable
+
+            return FlightTable(address)
+        case "http" | "https" if _SERVED.search(urlsplit(address).path):
+            from aljava.places.served import ServedTable
+
+            return ServedTable(address)
         case "http" | "https":
             from aljava.places.http import HttpFile
 
@@ -118,6 +149,13 @@ def _with_options(address: Any, filesystem: Any, storage_options: Mapping[str, A
     from aljava.places.remote import RemoteFile, find
 
     return RemoteFile(*find(text, filesystem, storage_options))
+
+
+def _is_named_pipe(path: str | os.PathLike[str]) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):  # whoever opens it says what is wrong with it
+        return False
 
 
 def _is_buffer(address: Any) -> bool:

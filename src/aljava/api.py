@@ -13,6 +13,7 @@ from aljava.address import locate
 from aljava.errors import InvalidOption, NotFound
 from aljava.frames import Progress
 from aljava.places.place import Place
+from aljava.places.stream import StreamPlace
 
 if TYPE_CHECKING:
     # Brings pyarrow.dataset, which brings pandas.
@@ -94,6 +95,10 @@ def write(
         raise InvalidOption(f"batch_rows is {batch_rows}: it must be at least 1")
     place = locate(target, filesystem=filesystem, storage_options=storage_options)
     _must_be_arrow(place.address)
+    if place.streams and mode != "replace":
+        raise InvalidOption(f"{place.address} is a stream: mode={mode!r} is for places that keep what is written")
+    if place.streams and compression == "auto":
+        compression = "none"  # to compress takes longer than to send, on this machine and on a fast network
     options = ipc.WriteOptions(compression, statistics=statistics, checksums=checksums)
     if place.takes_tables and frames.in_memory(data) and mode != "append" and not metadata:
         table = frames.to_table(data)
@@ -137,7 +142,10 @@ def write(
                 both = pa.RecordBatchReader.from_batches(schema, itertools.chain(old, parts))
                 written = place.write(both, options, durable=durable)
             return Written(rows, batches, written, time.perf_counter() - start)
-    parts = counted(frames.regroup(reader, batch_rows, split=split))
+    if place.streams and batch_rows is None and not frames.in_memory(data):
+        parts = counted(iter(reader))  # as they come: a live stream does not wait to be gathered
+    else:
+        parts = counted(frames.regroup(reader, batch_rows, split=split))
     written = place.write(
         pa.RecordBatchReader.from_batches(schema, parts), options, create=mode == "create", durable=durable
     )
@@ -221,6 +229,8 @@ def read(
     from aljava.payloads import Payloads
 
     found = parts(source, filesystem=filesystem, storage_options=storage_options)
+    if isinstance(found[0].place, StreamPlace):
+        return _received(found[0].place, untrusted).to_table(columns, filter, progress=progress)
     payloads = Payloads(found, untrusted=untrusted, memory_map=memory_map)
     return payloads.to_table(columns, filter, progress=progress)
 
@@ -259,7 +269,15 @@ def open(
     from aljava.listing import parts
 
     found = parts(source, filesystem=filesystem, storage_options=storage_options)
+    if isinstance(found[0].place, StreamPlace):
+        return _received(found[0].place, untrusted)
     return Dataset(found, untrusted=untrusted, memory_map=memory_map)
+
+
+def _received(place: StreamPlace, untrusted: bool) -> "Dataset":
+    from aljava.received import ReceivedDataset
+
+    return ReceivedDataset(place, untrusted=untrusted)
 
 
 def _must_be_arrow(address: str) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from tests.ipc.samples import NAMES, columns
 
 from aljava import ipc
 from aljava.ipc.checksums import read_checksums
 from aljava.ipc.message import Messages
 from aljava.ipc.writer import lay_out
+from tests.ipc.samples import NAMES, columns
 
 TABLE = pa.table({"n": np.arange(20_000), "s": [f"row {number}" for number in range(20_000)]})
 SAMPLES = columns(200)
@@ -191,7 +191,7 @@ def test_a_file_carries_no_more_than_was_asked_for() -> None:
     plain = pa.ipc.open_file(file_of(TABLE)).metadata
     assert plain is None
     described = pa.ipc.open_file(file_of(TABLE, ipc.WriteOptions())).metadata
-    assert sorted(described) == [b"aljava.checksums", b"aljava.zones"]
+    assert sorted(described) == [b"aljava.checksums", b"aljava.footer", b"aljava.zones"]
     assert ipc.open_file(file_of(TABLE, ipc.WriteOptions())).metadata is None
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs
 import pytest
-from tests.places.servers import running
 
 from aljava.address import locate
 from aljava.errors import (
@@ -27,6 +26,7 @@ from aljava.places.local import LocalFile
 from aljava.places.memory import MemoryBuffer
 from aljava.places.ranged import GAP, TAIL, RangedFile
 from aljava.places.remote import RemoteFile, shown_and_secrets
+from tests.places.servers import running
 
 SECRET = "s3cr3t-k3y"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from aljava.cli import compare, files, mending, moving, sql, tour
+from aljava.cli import compare, files, mending, moving, serve, sql, store, streams, tour
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
@@ -29,6 +29,10 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
 
 app.command("tour")(tour.command)
 app.command("compare")(compare.command)
+app.command("send")(streams.send)
+app.command("receive")(streams.receive)
+app.command("cat")(streams.cat)
+app.command("serve")(serve.command)
 app.command("sql")(sql.command)
 for _name in ("info", "head", "tail", "layout", "zones"):
     app.command(_name)(getattr(files, _name))
@@ -36,6 +40,7 @@ for _name in ("copy", "append", "concat"):
     app.command(_name)(getattr(moving, _name))
 for _name in ("verify", "repair"):
     app.command(_name)(getattr(mending, _name))
+app.add_typer(store.app, name="store")
 
 
 # Typer has click in it, under a name that depends on its version. This is click's error for wrong usage.

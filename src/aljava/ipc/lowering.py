@@ -40,11 +40,8 @@ class Sink:
     closed = False
 
     def __init__(self) -> None:
-        self.parts: list[Any] = []
-
-    def write(self, part: Any) -> int:
-        self.parts.append(part)
-        return len(part)
+        self._parts: list[Any] = []
+        self.write = self._parts.append  # pyarrow does not look at what `write` returns
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -54,7 +51,8 @@ class Sink:
 
     def take(self) -> list[Any]:
         """The parts since the last time."""
-        parts, self.parts = self.parts, []
+        parts = self._parts.copy()
+        self._parts.clear()
         return parts
 
 
@@ -603,7 +601,11 @@ def _rebuild(array: Any, inner: Any) -> Any:
     if types.is_fixed_size_list(kind):
         size = kind.list_size
         values = inner(array.values.slice(array.offset * size, len(array) * size))
-        return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=mask)
+        # Not `FixedSizeListArray.from_arrays`: it divides by the size, and the process dies where that is 0.
+        bits = None if mask is None else np.packbits(~mask.to_numpy(zero_copy_only=False), bitorder="little")
+        return pa.Array.from_buffers(
+            kind, len(array), [bits if bits is None else pa.py_buffer(bits)], children=[values]
+        )
     if types.is_run_end_encoded(kind):
         first, count = array.find_physical_offset(), array.find_physical_length()
         ends = np.minimum(array.run_ends.to_numpy()[first : first + count] - array.offset, len(array))

@@ -41,13 +41,13 @@ from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
-from aljava.ipc.metadata import DICTIONARY, Block, Footer, encode_batch, encode_footer, key_values
+from aljava.ipc.metadata import DICTIONARY, Block, Footer, KeyValues, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
-from aljava.ipc.zones import KEY as ZONES_KEY
-from aljava.ipc.zones import ZoneBuilder, Zones
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from aljava.ipc.zones import ZoneBuilder, Zones
 
 Piece: TypeAlias = Any
 """Some bytes to be written: `bytes` or a `pyarrow.Buffer`."""
@@ -65,6 +65,8 @@ TINY = 512
 """Bytes of body under which a batch is not worth compressing."""
 MOST_PARTS = 256
 """Parts of pyarrow's writing up to which a batch may be tiny."""
+FEW_ROWS = 8192
+"""Rows under which a batch is described at once rather than in another thread."""
 BATCH_ROWS = 131_072
 """Rows of the batches into which a table is cut where it is compressed."""
 
@@ -153,8 +155,10 @@ class _Writing:
             arguments = {"metadata": metadata} if self._is_file else {}
             self._open(sink, schema, options=lowering, **arguments)  # type: ignore[attr-defined]
             return
+        # What can be wrong is found before a file is made.
+        raw, pairs = _columns(schema, settings.raw, "raw"), key_values(metadata)
         output = sink if isinstance(sink, _Record) else Output(sink)
-        self._engine = _Engine(output, schema, settings, self._is_file, metadata)
+        self._engine = _Engine(output, schema, settings, is_file=self._is_file, raw=raw, metadata=pairs)
         opened = pa.lib._RecordBatchFileWriter if self._is_file else pa.lib._RecordBatchStreamWriter
         if self._engine.unifier is not None:
             opened = pa.lib._RecordBatchStreamWriter  # replaces dictionaries, which then are unified
@@ -245,22 +249,25 @@ class _Writing:
                 super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
             return
         engine.check_open()
-        if engine.compression.codec is None:
+        ahead: deque[tuple[Any, Any, int]] = deque()
+        in_flight = 0
+        try:
             for batch in batches:
-                engine.put(batch, self._packing(batch, custom_metadata))
-        else:
-            ahead: deque[tuple[Any, Any]] = deque()
-            in_flight = 0
-            for batch in batches:
-                ahead.append((batch, self._packing(batch, custom_metadata)))
-                in_flight += batch.nbytes
-                while in_flight > IN_FLIGHT:
-                    done, packing = ahead.popleft()
-                    in_flight -= done.nbytes
+                packing = self._packing(batch, custom_metadata)
+                # Not `batch.nbytes`: pyarrow 26 dies of the null buffers of empty unions.
+                size = 0 if isinstance(packing, _AsIs) else sum(one.size for _, one in packing)
+                ahead.append((batch, packing, size))
+                in_flight += size
+                while ahead and (in_flight > IN_FLIGHT or engine.compression.codec is None):
+                    done, packing, size = ahead.popleft()
+                    in_flight -= size
                     engine.put(done, packing)
-            for done, packing in ahead:
-                engine.put(done, packing)
-        engine.flush()
+        finally:
+            # Also where a batch was refused: those before it are written.
+            if not engine.failed:
+                for done, packing, _ in ahead:
+                    engine.put(done, packing)
+                engine.flush()
 
     def _packing(self, batch: Any, custom_metadata: Any) -> "list[tuple[Lowered, Packing]] | _AsIs":
         """The messages that a batch takes, on their way to be compressed."""
@@ -362,7 +369,7 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
         *,
         dictionaries: Mapping[int, list[Block]],
         first_batch: Any,
-        zones: Zones | None,
+        zones: "Zones | None",
         options: WriteOptions,
     ) -> "RecordBatchFileWriter":
         """A writer that goes on where the last batch of a file ends; closing it writes a footer for all of it.
@@ -377,6 +384,8 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
             zones: the file's zone map.
             options: how to write. Checksums are written only where the file has them for what it holds.
         """
+        from aljava.ipc.zones import KEY as ZONES_KEY
+
         digests = read_checksums(footer) | read_superseded(footer)
         options = replace(
             options,
@@ -523,18 +532,23 @@ class _AsIs(NamedTuple):
 class _Engine:
     """Places messages one behind the other, keeps their places, and writes the end."""
 
-    def __init__(self, output: Any, schema: Any, settings: WriteOptions, is_file: bool, metadata: Any):
+    def __init__(
+        self, output: Any, schema: Any, settings: WriteOptions, *, is_file: bool, raw: list[int], metadata: KeyValues
+    ):
         self._output = output
         self._is_file = is_file
         self._schema = schema
-        self._metadata = key_values(metadata)
-        self._started = self._failed = False
+        self._schema_message = schema.serialize().to_pybytes()
+        self._metadata = metadata
+        self._started = False
+        self.failed = False
         self._position = output.tell() if is_file else 0
         self._dictionaries: dict[int, list[Block]] = {}
         self._batches: list[Block] = []
         self._digests: dict[int, int] = {}
         self._hashing: dict[int, Future[int]] = {}
-        self._raw = _columns(schema, settings.raw, "raw")
+        self._describing: Future[None] | None = None
+        self._raw = raw
         self.settings = settings
         self.compression = Compression.parse(settings.compression)
         self.plan = Plan.of(schema)
@@ -544,7 +558,7 @@ class _Engine:
         """Messages, record batches, dictionary batches, deltas, replaced dictionaries: as `pyarrow.ipc.WriteStats`."""
         unified = is_file and settings.unify_dictionaries and bool(self.plan.values)
         self.unifier = Unifier(self.plan) if unified else None
-        self._zones = ZoneBuilder(schema) if is_file and settings.statistics else None
+        self._zones = _zone_builder(schema) if is_file and settings.statistics else None
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
 
@@ -553,10 +567,12 @@ class _Engine:
         footer: Footer,
         dictionaries: Mapping[int, list[Block]],
         first_batch: Any,
-        zones: Zones | None,
+        zones: "Zones | None",
         digests: Mapping[int, int],
     ) -> None:
         """Take over what a file holds already."""
+        from aljava.ipc.zones import ZoneBuilder
+
         self._started = True
         self._batches = list(footer.batches)
         self._digests = dict(digests)
@@ -569,16 +585,14 @@ class _Engine:
     def check_open(self) -> None:
         if self.closed:
             raise InvalidOption("the writer is closed: open another one to write more.")
-        if self._failed:
+        if self.failed:
             raise InvalidOption("the sink has failed before: close this writer and write again from the start.")
 
     def pack(self, lowered: Lowered) -> Packing:
         """Begin to compress a batch."""
         compression = self.compression
-        if lowered.header.kind == DICTIONARY:
-            size = sum(0 if part is None else len(part) for part in lowered.buffers)
-            if size < SMALL_DICTIONARY:
-                compression = _UNCOMPRESSED
+        if lowered.header.kind == DICTIONARY and sum(len(part or b"") for part in lowered.buffers) < SMALL_DICTIONARY:
+            compression = _UNCOMPRESSED
         raw = self._raw_buffers(lowered) if self._raw else frozenset()
         return Packing(lowered.buffers, raw, compression, self.settings.use_threads)
 
@@ -588,6 +602,7 @@ class _Engine:
         if isinstance(messages, _AsIs):
             self._start()
             block = Block(self._position, messages.metadata_length, len(messages.message) - messages.metadata_length)
+            self._hash([messages.message], len(messages.message))
             self._emit([messages.message], len(messages.message))
             self._count(None, False, block)
         else:
@@ -595,7 +610,7 @@ class _Engine:
                 packed, is_compressed = packing.result()
                 self.put_message(lowered, packed, is_compressed)
         if self._zones is not None:
-            self._zones.add(batch, compressed=is_compressed)
+            self._describe(self._zones, batch, is_compressed)
 
     def as_is(self, batch: Any, parts: list[Any]) -> "_AsIs | None":
         """A tiny batch as pyarrow wrote it, if it holds its rows and nothing else."""
@@ -630,48 +645,48 @@ class _Engine:
         metadata = encode_batch(header.batch.length, header.batch.nodes, table, size, **described)
         framed = frame(metadata, self._position, 64 if is_large else 8)
         block = Block(self._position, len(framed), size)
+        self._hash([framed, *pieces], len(framed) + size)
         self._emit([framed, *pieces], len(framed) + size)
         self._count(header.dictionary_id, header.is_delta, block)
 
     def end_stream(self) -> None:
         """Write the end-of-stream marker."""
         self._start()
-        self._output.write([END_OF_STREAM], len(END_OF_STREAM))
-        self._position += len(END_OF_STREAM)
+        self._emit([END_OF_STREAM], len(END_OF_STREAM))
 
     def footer(self) -> bytes:
         """The end of a file, behind the end of its stream."""
         blocks = [block for blocks in self._dictionaries.values() for block in blocks]
+        self._settle()
         entries = list(self._metadata)
         if self._zones is not None:
             entries += self._zones.finish().items()
         if self.settings.checksums:
             listed = {block.offset for block in (*blocks, *self._batches)}
-            self._settle()
             digests = {offset: done for offset, done in self._digests.items() if offset in listed}
             entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
             superseded = {offset: done for offset, done in self._digests.items() if offset not in listed}
             if superseded:
                 entries.append((SUPERSEDED_KEY, encode_superseded(superseded)))
             entries.append((FOOTER_KEY, footer_digest(entries)))
-        footer = encode_footer(schema_metadata(self._schema.serialize()), blocks, self._batches, entries)
+        footer = encode_footer(schema_metadata(self._schema_message), blocks, self._batches, entries)
         return footer + struct.pack("<i", len(footer)) + MAGIC
 
     def flush(self) -> None:
         """Let everything reach the sink, and let go of the batches."""
         self._settle()
-        self._guarded(self._output.flush)
+        self._flush()
 
     def close(self) -> None:
         """End the payload, unless the sink has failed, and let go of the sink."""
         self.closed = True
         try:
-            if not self._failed:
+            if not self.failed:
                 self.end_stream()
                 if self._is_file:
                     footer = self.footer()
-                    self._output.write([footer], len(footer))
-                self._guarded(self._output.flush)
+                    self._emit([footer], len(footer))
+                self._flush()
         finally:
             self._output.close()
 
@@ -679,35 +694,50 @@ class _Engine:
         if self._started:
             return
         self._started = True
-        message = self._schema.serialize().to_pybytes()
         start = FILE_START if self._is_file else b""
-        self._emit_plain(start + message)
+        self._emit([start + self._schema_message], len(start) + len(self._schema_message))
         self.counts[0] += 1
 
-    def _emit_plain(self, data: bytes) -> None:
-        self._guarded(lambda: self._output.write([data], len(data)))
-        self._position += len(data)
-
     def _emit(self, pieces: list[Piece], size: int) -> None:
+        try:
+            self._output.write(pieces, size)
+        except BaseException:
+            self.failed = True
+            raise
+        self._position += size
+
+    def _hash(self, pieces: list[Piece], size: int) -> None:
+        """Begin to compute the checksum of the message that goes out next."""
         if self._is_file and self.settings.checksums:
             if size < LARGE:
                 self._digests[self._position] = digest(pieces)
             else:
                 self._hashing[self._position] = pool().submit(digest, pieces)
-        self._guarded(lambda: self._output.write(pieces, size))
-        self._position += size
+
+    def _describe(self, zones: "ZoneBuilder", batch: Any, is_compressed: bool) -> None:
+        """Describe a batch, in another thread where that takes longer than to ask for one."""
+        if self._describing is not None:
+            self._describing.result()
+            self._describing = None
+        if batch.num_rows < FEW_ROWS:
+            zones.add(batch, compressed=is_compressed)
+        else:
+            self._describing = pool().submit(zones.add, batch, compressed=is_compressed)
 
     def _settle(self) -> None:
-        """Wait for the checksums that threads are computing: they read the batches."""
+        """Wait for the threads that read the batches, to describe them and to compute their checksums."""
+        if self._describing is not None:
+            self._describing.result()
+            self._describing = None
         for offset, future in self._hashing.items():
             self._digests[offset] = future.result()
         self._hashing.clear()
 
-    def _guarded(self, action: Any) -> None:
+    def _flush(self) -> None:
         try:
-            action()
+            self._output.flush()
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
 
     def _count(self, dictionary_id: int | None, is_delta: bool, block: Block) -> None:
@@ -735,6 +765,12 @@ class _Engine:
             shift[number + 1 :] += count
         ends = [number + int(shift[number]) for number in plan.columns]
         return frozenset(number for column in self._raw for number in range(ends[column], ends[column + 1]))
+
+
+def _zone_builder(schema: Any) -> "ZoneBuilder":
+    from aljava.ipc.zones import ZoneBuilder  # with pyarrow.compute, a fifth of the time to import pyarrow
+
+    return ZoneBuilder(schema)
 
 
 _PLAIN = WriteOptions(compression="none", statistics=False, checksums=False, unify_dictionaries=False)
@@ -854,6 +890,8 @@ def _is_old(options: Any) -> bool:
 
 def _columns(schema: Any, names: Sequence[str], option: str) -> list[int]:
     """The numbers of the columns with these names."""
+    if not names:
+        return []
     unknown = set(names) - set(schema.names)
     if unknown:
         raise InvalidOption(f"{option} names {sorted(unknown)}; the schema has the columns {schema.names}.")

@@ -26,6 +26,8 @@ class Place(ABC):
 
     #: Whether `write` wants a table as it is, where there is one: shared memory copies it in one go.
     takes_tables: bool = False
+    #: Whether payloads pass through here, batch by batch, and nothing can be sought: see `stream.StreamPlace`.
+    streams: bool = False
 
     @abstractmethod
     def source(self) -> pa.NativeFile:

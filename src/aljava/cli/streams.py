@@ -1,0 +1,149 @@
+"""`aljava send`, `receive` and `cat`: tables between processes and machines."""
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import typer
+
+from aljava import api
+from aljava.conditions import condition
+from aljava.errors import InvalidOption, SchemaMismatch
+
+COLUMNS = typer.Option(None, "--columns", "-c", metavar="A,B", help="Only these columns, in this order.")
+FILTER = typer.Option(
+    None, "--filter", "-f", metavar="CONDITION", help="Only rows such as \"price > 3 and day = 'mon'\"."
+)
+LIMIT = typer.Option(None, "--limit", "-n", min=0, help="At most this many rows.")
+CODEC = typer.Option("auto", "--compression", help="none, lz4, zstd, zstd:LEVEL; streams are raw by default.")
+QUIET = typer.Option(False, "--quiet", "-q", help="No progress on standard error.")
+
+
+def send(
+    source: str = typer.Argument(help="What to send: any address."),
+    target: str = typer.Argument(help="Where a receiver waits: unix:///PATH, tcp://HOST:PORT, tcp+tls://HOST:PORT, …"),
+    *,
+    columns: str | None = COLUMNS,
+    filter: str | None = FILTER,
+    limit: int | None = LIMIT,
+    compression: str = CODEC,
+    quiet: bool = QUIET,
+) -> None:
+    """Send a table to whoever receives at an address."""
+    _copy([source], target, columns=columns, filter=filter, limit=limit, compression=compression, quiet=quiet)
+
+
+def receive(
+    source: str = typer.Argument(help="Where to wait: unix:///PATH, tcp://HOST:PORT, -, …"),
+    target: str = typer.Argument(help="What to write: any address."),
+    *,
+    columns: str | None = COLUMNS,
+    filter: str | None = FILTER,
+    limit: int | None = LIMIT,
+    compression: str = CODEC,
+    quiet: bool = QUIET,
+) -> None:
+    """Wait for one table, and write it where it is wanted, whole or not at all."""
+    _copy([source], target, columns=columns, filter=filter, limit=limit, compression=compression, quiet=quiet)
+
+
+def cat(
+    sources: list[str] = typer.Argument(help="Tables of the same columns. A last - stands for standard output."),
+    *,
+    columns: str | None = COLUMNS,
+    filter: str | None = FILTER,
+    limit: int | None = LIMIT,
+    compression: str = CODEC,
+    quiet: bool = QUIET,
+) -> None:
+    """Write tables, one behind the other, to standard output as an Arrow stream.
+
+    Standard input is read where - is the only argument or not the last one.
+    """
+    if len(sources) > 1 and sources[-1] == "-":
+        sources = sources[:-1]
+    _copy(sources, "-", columns=columns, filter=filter, limit=limit, compression=compression, quiet=quiet)
+
+
+def _copy(
+    sources: list[str],
+    target: str,
+    *,
+    columns: str | None,
+    filter: str | None,
+    limit: int | None,
+    compression: str,
+    quiet: bool,
+) -> None:
+    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    if names is not None and not all(names):
+        raise InvalidOption(f"--columns {columns}: write names with commas between them")
+    first = api.open(sources[0])
+    expression = None if filter is None else condition(filter, first.schema)
+
+    def readers() -> Iterator[pa.RecordBatchReader]:
+        for source in sources:
+            dataset = first if source is sources[0] else api.open(source)
+            yield dataset.to_reader(names, expression)
+
+    with _Meter(not quiet) as meter:
+        api.write(_joined(readers(), limit, meter), target, compression=compression)
+
+
+def _joined(readers: Iterator[pa.RecordBatchReader], limit: int | None, meter: "_Meter") -> pa.RecordBatchReader:
+    """The rows of several readers of the same columns, one behind the other."""
+    first = next(readers)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        left = limit
+        for reader in _chained(first, readers):
+            if not reader.schema.equals(first.schema):
+                raise SchemaMismatch(f"the tables have different columns: ({first.schema}) and ({reader.schema})")
+            for batch in reader:
+                wanted = batch if left is None else batch.slice(0, left)
+                if left is not None:
+                    left -= wanted.num_rows
+                if wanted.num_rows:
+                    yield wanted
+                    meter.count(wanted)
+                if left == 0:
+                    return
+
+    return pa.RecordBatchReader.from_batches(first.schema, batches())
+
+
+def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+class _Meter:
+    """Bytes and rows a second, on standard error where it is a terminal."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._shows = wanted and sys.stderr.isatty()
+        self._bytes = self._rows = 0
+        self._start = self._shown = time.monotonic()
+
+    def count(self, batch: pa.RecordBatch) -> None:
+        self._bytes += batch.nbytes
+        self._rows += batch.num_rows
+        now = time.monotonic()
+        if self._shows and now - self._shown > 0.2:
+            self._shown = now
+            self._show(now, "\r")
+
+    def __enter__(self) -> "_Meter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shows:
+            self._show(time.monotonic(), "\n")
+
+    def _show(self, now: float, end: str) -> None:
+        seconds = max(now - self._start, 1e-6)
+        text = f"{self._rows:,} rows, {self._bytes / 1e6:,.1f} MB; {self._rows / seconds:,.0f} rows/s, "
+        sys.stderr.write(f"{text}{self._bytes / 1e6 / seconds:,.1f} MB/s\x1b[K{end}")
+        sys.stderr.flush()

@@ -1,0 +1,215 @@
+"""Tables of a server over HTTP: `http://HOST/tables/NAME`."""
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote, urlencode, urlsplit
+
+import pyarrow as pa
+
+from aljava.errors import (
+    AccessDenied,
+    AddressError,
+    AljavaError,
+    InvalidData,
+    InvalidOption,
+    NotFound,
+    QueryError,
+    StoreFull,
+    TransferError,
+)
+from aljava.places.stream import Arrival, StreamPlace, projected
+from aljava.streams.channels import Channel
+from aljava.streams.receiving import receive
+from aljava.streams.sending import send
+
+STREAM = "application/vnd.apache.arrow.stream"
+_TIMEOUT = 60
+_ERRORS: dict[str, type[AljavaError]] = {
+    kind.__name__: kind for kind in (AccessDenied, InvalidData, InvalidOption, NotFound, QueryError, StoreFull)
+}
+
+
+class ServedTable(StreamPlace):
+    """A table that a server offers; it reads, projects and filters, and what is wanted travels.
+
+    Args:
+        address: `http(s)://HOST:PORT/tables/NAME`. A token stands where a password would:
+            `http://:TOKEN@HOST/tables/NAME`; it is never shown.
+    """
+
+    remote = True
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        try:
+            self._host, self._port = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise AddressError(f"{parts.scheme}:// address with a port that is none: {error}") from error
+        if not self._host or parts.query or parts.fragment:
+            raise AddressError("a table of a server is http(s)://HOST:PORT/tables/NAME, and no more")
+        self._path = parts.path
+        self._is_tls = parts.scheme.lower() == "https"
+        self._token = unquote(parts.password) if parts.password else None
+        self.address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def arrive(self, *, untrusted: bool) -> Arrival:
+        return _ServedArrival(self)
+
+    def write(self, rows: Any, options: Any, *, create: bool = False, durable: bool = False) -> int:
+        self.require_plain(create, durable)
+        with _Upload(self.connect(), self.address) as channel:
+            connection = channel.connection
+            connection.putrequest("PUT", self._path)
+            for name, value in {**self.headers(), "Content-Type": STREAM, "Transfer-Encoding": "chunked"}.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            try:
+                return send(channel, rows.schema, rows, options)
+            except TransferError:
+                channel.explain()  # a server that refuses says why before it hangs up
+                raise
+
+    def get(self, columns: Sequence[str] | None = None, filter: str | None = None) -> pa.RecordBatchReader:
+        """The rows, as the server sends them.
+
+        Args:
+            columns: names of those wanted.
+            filter: a condition, as `aljava.conditions` has it.
+        """
+        asked = {}
+        if columns is not None:
+            asked["columns"] = ",".join(columns)
+        if filter is not None:
+            asked["filter"] = filter
+        channel = _Download(self.connect(), self.address)
+        try:
+            target = self._path + (f"?{urlencode(asked)}" if asked else "")
+            channel.connection.request("GET", target, headers={**self.headers(), "Accept": STREAM})
+            channel.begin()
+        except BaseException as error:
+            channel.close()
+            if isinstance(error, OSError | http.client.HTTPException) and not isinstance(error, AljavaError):
+                raise TransferError(f"{self.address} cannot be reached: {error}") from error
+            raise
+        return receive(channel)
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def connect(self) -> http.client.HTTPConnection:
+        if self._is_tls:
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(self._host, self._port, timeout=_TIMEOUT, context=context)
+        return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT)
+
+
+class _ServedArrival(Arrival):
+    """A table that can be asked for as often as wanted, each time with what is needed of it."""
+
+    def __init__(self, place: ServedTable) -> None:
+        self._place = place
+        self._first: pa.RecordBatchReader | None = place.get()
+        self._asked = time.monotonic()
+        self.schema = self._first.schema
+
+    def scan(self, columns: Sequence[str] | None, filter: Any) -> pa.RecordBatchReader:
+        # The answer that brought the schema is used when all of it is wanted, soon enough to be still there.
+        first, self._first = self._first, None
+        if columns is None and filter is None and first is not None and time.monotonic() - self._asked < _TIMEOUT / 2:
+            return first
+        del first
+        if filter is None:
+            return self._place.get(columns)
+        # The server takes conditions as text, and an expression can hold what no text says: it is evaluated here,
+        # and what it needs travels.
+        needed = (
+            None if columns is None else [name for name in self.schema.names if name in columns or name in str(filter)]
+        )
+        return projected(self._place.get(needed), columns, filter, self._place.address)
+
+
+class _Exchange(Channel):
+    """One request and its response."""
+
+    def __init__(self, connection: http.client.HTTPConnection, address: str) -> None:
+        self.connection, self.address = connection, address
+
+    def require(self, response: http.client.HTTPResponse, *expected: int) -> None:
+        """Raises what the server says is wrong."""
+        if response.status in expected:
+            return
+        body = response.read(1 << 16)
+        try:
+            found = json.loads(body)
+            text, kind = str(found["error"]), _ERRORS.get(found.get("kind"), TransferError)
+        except (ValueError, KeyError, TypeError):
+            text, kind = f"the server answered {response.status} {response.reason}", TransferError
+        if response.status == 401:
+            kind = AccessDenied
+        raise kind(f"{self.address}: {text}")
+
+    def acknowledge(self) -> None:
+        """HTTP says where a response ends."""
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class _Download(_Exchange):
+    """The body of a response."""
+
+    _response: http.client.HTTPResponse
+
+    def begin(self) -> None:
+        self._response = self.connection.getresponse()
+        self.require(self._response, 200)
+
+    def _send_some(self, views: list[memoryview]) -> int:
+        raise InvalidOption(f"{self.address}: a response is read, not written")
+
+    def _receive_some(self, view: memoryview, whole: bool) -> int:
+        try:
+            return self._response.readinto(view)
+        except http.client.HTTPException:
+            return 0  # cut short, which the stream that has not ended tells
+
+    def finish(self) -> None:
+        """Nothing is sent."""
+
+    def close(self) -> None:
+        if hasattr(self, "_response"):
+            self._response.close()
+        super().close()
+
+
+class _Upload(_Exchange):
+    """The body of a request, in chunks."""
+
+    def _send_some(self, views: list[memoryview]) -> int:
+        size = sum(map(len, views))
+        self.connection.send(b"%x\r\n" % size)
+        for view in views:
+            self.connection.send(view)
+        self.connection.send(b"\r\n")
+        return size
+
+    def _receive_some(self, view: memoryview, whole: bool) -> int:
+        raise InvalidOption(f"{self.address}: an upload is written, not read")
+
+    def finish(self) -> None:
+        with self._explained("sent to"):
+            self.connection.send(b"0\r\n\r\n")
+        self.explain()
+
+    def explain(self) -> None:
+        """Raises what the server has to say about the upload."""
+        try:
+            self.require(self.connection.getresponse(), 200, 201, 204)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, AljavaError):
+                raise
+            raise TransferError(f"{self.address}: the server hung up: {error}") from error

@@ -1,0 +1,301 @@
+"""Batches as tokens: memory handed over a Unix socket in place of the bytes in it.
+
+A receiver that shares memory says so with its first bytes, and a sender that sees them may from then on put messages
+into a segment of memory and send a token where they would stand in the stream::
+
+    | "ALJ" FE | segment, uint32 | bytes, uint64 | flags, uint32 | let go of, uint32 |
+
+The segment itself, a sealed memory file, goes along as a descriptor the first time. The receiver maps it and answers
+`T` and the segment's number when it has taken a token, `R` when the last array over it is gone; then the sender fills
+it again: memory that was used before takes a copy at the speed of memory, where fresh memory costs several times that.
+
+The descriptors are the only names of the memory. So the kernel frees it with the last process that has it, however
+that process ends: nothing is there to be swept.
+"""
+
+import ctypes
+import fcntl
+import mmap
+import os
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from aljava.errors import InvalidData
+from aljava.streams.channels import SocketChannel
+
+HELLO = b"aljava: memory 1"
+_TOKEN = struct.Struct("<4sIQII")
+_MARK = b"ALJ\xfe"
+_ANSWER = struct.Struct("<cxxxI")
+_TAKEN, _RELEASED = b"T", b"R"
+_IS_NEW = 1
+
+#: Batches below this go as bytes: a token costs two answers.
+SMALLEST = 64 << 10
+# Segments between the two ends. Fewer, and the sender waits for the receiver after each; more only hold memory.
+_SEGMENTS = 4
+# How long the first batch waits for a receiver to say that it shares memory: it says so when it accepts the call.
+_HELLO_WAIT = 0.01
+_HUGE_PAGE = 2 << 20
+_SEALS = getattr(fcntl, "F_SEAL_SHRINK", 2) | getattr(fcntl, "F_SEAL_GROW", 4) | getattr(fcntl, "F_SEAL_SEAL", 1)
+
+
+@dataclass
+class _Segment:
+    """A piece of memory that the sender fills."""
+
+    number: int
+    descriptor: int
+    memory: mmap.mmap
+    address: int
+    size: int
+    #: "free", "sent" or "taken".
+    state: str = "free"
+    #: Whether the receiver has its descriptor.
+    is_known: bool = False
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        # The map goes with its last reference.
+
+
+class SegmentSender:
+    """The sender's side.
+
+    Args:
+        channel: a Unix socket whose peer is the same user.
+    """
+
+    def __init__(self, channel: SocketChannel) -> None:
+        self._channel = channel
+        self._segments: dict[int, _Segment] = {}
+        self._next = 1
+        self._let_go: list[int] = []
+        self._answers = bytearray()
+        self._agreed: bool | None = None
+        self._waited = False
+
+    def send(self, parts: Sequence[Any], size: int) -> bool:
+        """Sends whole messages through shared memory.
+
+        Args:
+            parts: their bytes.
+            size: of all parts.
+
+        Returns:
+            False where that is not possible (yet), and they have to go as bytes.
+        """
+        if size < SMALLEST or not self._has_agreed():
+            return False
+        segment = self._free_segment(size)
+        if segment is None:
+            return False
+        place = segment.address
+        for part in parts:
+            buffer = part if isinstance(part, pa.Buffer) else pa.py_buffer(part)
+            ctypes.memmove(place, buffer.address, buffer.size)
+            place += buffer.size
+        let_go = self._let_go.pop(0) if self._let_go else 0
+        token = _TOKEN.pack(_MARK, segment.number, size, 0 if segment.is_known else _IS_NEW, let_go)
+        segment.state = "sent"
+        if segment.is_known:
+            self._channel.send([token])
+        else:
+            segment.is_known = True
+            self._channel.send_with_descriptor(token, segment.descriptor)
+        return True
+
+    def close(self) -> None:
+        for segment in self._segments.values():
+            segment.close()
+        self._segments = {}
+
+    def _has_agreed(self) -> bool:
+        if self._agreed is None:
+            wait = 0.0 if self._waited else _HELLO_WAIT
+            self._waited = True
+            self._answers += self._channel.receive_now(len(HELLO) - len(self._answers), wait)
+            if not HELLO.startswith(self._answers):
+                self._agreed = False  # a peer that talks of something else: its words are not ours to read
+            elif len(self._answers) == len(HELLO):
+                self._agreed = True
+                self._answers.clear()
+        return self._agreed is True
+
+    def _free_segment(self, size: int) -> _Segment | None:
+        """A segment that nobody reads: used before if there is one, else new; waits where too many are under way."""
+        self._hear(0)
+        while True:
+            free = [one for one in self._segments.values() if one.state == "free"]
+            fitting = next((one for one in free if size <= one.size <= 4 * size + _HUGE_PAGE), None)
+            if fitting is not None:
+                return fitting
+            if len(self._segments) < _SEGMENTS:
+                return self._new_segment(size)
+            # One that the receiver keeps (it gathers a table) is its own now.
+            given = free or [one for one in self._segments.values() if one.state == "taken"]
+            if given:
+                self._segments.pop(given[0].number).close()
+                self._let_go.append(given[0].number)
+            else:
+                self._hear(None)
+
+    def _new_segment(self, size: int) -> _Segment | None:
+        # Room for the next batch to be a little larger.
+        size = -(-(size + size // 8) // _HUGE_PAGE) * _HUGE_PAGE
+        descriptor = -1
+        try:
+            descriptor = os.memfd_create("aljava-stream", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(descriptor, size)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            memory = mmap.mmap(descriptor, size)
+        except OSError:  # no descriptors or no memory left: bytes need neither
+            if descriptor >= 0:
+                os.close(descriptor)
+            return None
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        segment = _Segment(self._next, descriptor, memory, address, size)
+        self._segments[segment.number] = segment
+        self._next += 1
+        return segment
+
+    def _hear(self, wait: float | None) -> None:
+        """Takes in the receiver's answers: those that are there, or (None) at least one."""
+        while True:
+            data = self._channel.receive_now(1 << 12, wait if wait is not None else 3600.0)
+            self._answers += data
+            if not data or len(data) < 1 << 12:
+                break
+        whole = len(self._answers) // _ANSWER.size * _ANSWER.size
+        for answer, number in _ANSWER.iter_unpack(bytes(self._answers[:whole])):
+            segment = self._segments.get(number)
+            if segment is not None:
+                segment.state = "taken" if answer == _TAKEN else "free"
+        del self._answers[:whole]
+
+
+class SegmentReceiver:
+    """The receiver's side; says hello when it is made.
+
+    Args:
+        channel: a Unix socket whose peer is the same user.
+    """
+
+    def __init__(self, channel: SocketChannel) -> None:
+        self._channel = channel
+        self._segments: dict[int, mmap.mmap] = {}
+        self._outbox = _Outbox(channel)
+        self._outbox.say(HELLO)
+
+    def receive_into(self, view: memoryview) -> int:
+        """As `Channel.receive_into`, and keeps the descriptors that come along."""
+        return self._channel.receive_with_descriptors(view)
+
+    def take(self, token: bytes) -> pa.Buffer:
+        """The bytes that a token stands for, in the memory that both ends have.
+
+        Raises:
+            InvalidData: no token, or one for memory that did not come or can be cut short.
+        """
+        mark, number, size, flags, let_go = _TOKEN.unpack(token)
+        address = self._channel.address
+        if mark != _MARK:
+            raise InvalidData(f"{address}: neither a message nor a token for one: {token[:8].hex(' ')}")
+        self._segments.pop(let_go, None)
+        if flags & _IS_NEW:
+            self._segments[number] = self._map(number)
+        memory = self._segments.get(number)
+        if memory is None or not 0 < size <= len(memory):
+            raise InvalidData(f"{address}: a token for {size:,} bytes of segment {number}, which did not come")
+        self._outbox.answer(_TAKEN, number)
+        buffer = pa.py_buffer(memory)
+        return pa.foreign_buffer(buffer.address, size, base=_Lease(self._outbox, number, buffer))
+
+    def close(self) -> None:
+        """Ends the conversation; memory that arrays stand on stays until the last of them is gone."""
+        self._outbox.close()
+        self._segments = {}
+
+    def _map(self, number: int) -> mmap.mmap:
+        descriptor = self._channel.take_descriptor()
+        if descriptor is None:
+            raise InvalidData(
+                f"{self._channel.address}: segment {number} was announced, and no descriptor came with it"
+            )
+        try:
+            # Memory that the sender could cut short would end this process when it is read.
+            if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+                raise InvalidData(f"{self._channel.address}: segment {number} is not sealed: it could be cut short")
+            return mmap.mmap(descriptor, os.fstat(descriptor).st_size, prot=mmap.PROT_READ)
+        except (OSError, ValueError) as error:
+            raise InvalidData(f"{self._channel.address}: segment {number} cannot be mapped: {error}") from error
+        finally:
+            os.close(descriptor)
+
+
+TOKEN_SIZE = _TOKEN.size
+
+
+class _Outbox:
+    """Answers to the sender, from whatever thread drops the last array over a segment. Never waits."""
+
+    def __init__(self, channel: SocketChannel) -> None:
+        self._socket: socket.socket | None = channel.socket
+        self._unsent: list[bytes] = []
+        # A finalizer may run in the middle of `say` on the same thread.
+        self._lock = threading.RLock()
+
+    def answer(self, word: bytes, number: int) -> None:
+        self.say(_ANSWER.pack(word, number))
+
+    def say(self, words: bytes) -> None:
+        with self._lock:
+            self._unsent.append(words)
+            while self._unsent and self._socket is not None:
+                first = self._unsent.pop(0)
+                try:
+                    sent = self._socket.send(first, socket.MSG_DONTWAIT)
+                except BlockingIOError:  # goes with the next one
+                    sent = 0
+                except OSError:  # the sender is gone, and needs no answers
+                    self._socket = None
+                    break
+                if sent < len(first):
+                    self._unsent.insert(0, first[sent:])
+                    break
+
+    def close(self) -> None:
+        with self._lock:
+            self._socket = None
+
+
+class _Lease:
+    """What every array over a token's bytes keeps alive."""
+
+    def __init__(self, outbox: _Outbox, number: int, memory: pa.Buffer) -> None:
+        self._outbox, self._number, self._memory = outbox, number, memory
+
+    def __del__(self) -> None:
+        self._outbox.answer(_RELEASED, self._number)
+
+
+def sends(channel: Any) -> SegmentSender | None:
+    """The sending side for a channel, where memory can be shared over it."""
+    return SegmentSender(channel) if _can_share(channel) else None
+
+
+def receives(channel: Any) -> SegmentReceiver | None:
+    """The receiving side for a channel, where memory can be shared over it."""
+    return SegmentReceiver(channel) if _can_share(channel) else None
+
+
+def _can_share(channel: Any) -> bool:
+    return sys.platform == "linux" and isinstance(channel, SocketChannel) and channel.shares

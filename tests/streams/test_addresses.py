@@ -1,0 +1,279 @@
+"""Every address, with real processes at both ends, some of them plain pyarrow."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+import aljava
+from aljava.errors import AccessDenied, AddressError, InvalidOption, NotFound, TransferError, TruncatedFile
+from tests.streams.peers import numbers, output, process, table
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+SEND = """
+from tests.streams.peers import table
+print(aljava.write(table(5000), sys.argv[1]).rows)
+"""
+RECEIVE = """
+from tests.streams.peers import table
+found = aljava.read(sys.argv[1])
+assert found.equals(table(5000)) and found.schema.metadata == {b"origin": b"test"}
+print(found.num_rows)
+"""
+HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([HERE, os.environ["PYTHONPATH"]]))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("first", ["reader", "writer"])
+@pytest.mark.parametrize("kind", ["unix", "unix-bytes", "tcp", "fifo", "tls"])
+def test_between_two_processes(kind: str, first: str, folder: str, certificates: dict[str, str]) -> None:
+    address = {
+        "unix": f"unix://{folder}/desk",
+        "unix-bytes": f"unix://{folder}/desk?shared_memory=off",
+        "tcp": f"tcp://127.0.0.1:{free_port()}",
+        "fifo": f"{folder}/fifo",
+        "tls": f"tcp+tls://localhost:{free_port()}",
+    }[kind]
+    reading, writing = address, address
+    if kind == "fifo":
+        os.mkfifo(address)
+    if kind == "tls":
+        reading += f"?cert={certificates['cert']}&key={certificates['key']}"
+        writing += f"?ca={certificates['cert']}"
+    steps = [(RECEIVE, reading), (SEND, writing)]
+    if first == "writer":
+        steps.reverse()
+    with process(steps[0][0], steps[0][1]) as one, process(steps[1][0], steps[1][1]) as other:
+        assert output(one) == output(other) == "5000"
+    assert os.listdir(folder) == (["fifo"] if kind == "fifo" else [])
+
+
+def test_standard_input_and_output() -> None:
+    code = "import sys, aljava; from tests.streams.peers import table; "
+    sender = subprocess.Popen([sys.executable, "-c", code + "aljava.write(table(5000), '-')"], stdout=subprocess.PIPE)
+    found = subprocess.run(
+        [sys.executable, "-c", code + "t = aljava.read('-'); assert t.equals(table(5000)); print(t.num_rows)"],
+        stdin=sender.stdout,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    sender.stdout.close()
+    assert (sender.wait(), found.stdout) == (0, b"5000\n")
+
+
+def test_a_file_can_be_piped_in(folder: str) -> None:
+    expected = table(5000)
+    aljava.write(expected, f"{folder}/x.arrow", compression="zstd")
+    with open(f"{folder}/x.arrow", "rb") as file:
+        code = "import aljava; from tests.streams.peers import table; assert aljava.read('-').equals(table(5000))"
+        subprocess.run([sys.executable, "-c", code], stdin=file, check=True, timeout=60)
+
+
+def test_descriptors_stay_open() -> None:
+    reading, writing = os.pipe()
+    sender = threading.Thread(target=lambda: [aljava.write(table(10), f"fd:{writing}") for _ in range(3)])
+    sender.start()
+    for _ in range(3):
+        assert aljava.read(f"fd:{reading}").equals(table(10))
+    sender.join()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_batches_arrive_as_they_are_sent(folder: str) -> None:
+    go_on = threading.Event()
+    schema = pa.schema([("n", pa.int64())])
+
+    def live():
+        yield pa.record_batch([pa.array([1])], schema=schema)
+        assert go_on.wait(30)
+        yield pa.record_batch([pa.array([2])], schema=schema)
+
+    reader = pa.RecordBatchReader.from_batches(schema, live())
+    sender = threading.Thread(target=aljava.write, args=(reader, f"unix://{folder}/s"))
+    sender.start()
+    arriving = aljava.open(f"unix://{folder}/s").to_reader()
+    assert arriving.read_next_batch().to_pydict() == {"n": [1]}  # and the second is not even made
+    go_on.set()
+    assert arriving.read_next_batch().to_pydict() == {"n": [2]}
+    with pytest.raises(StopIteration):
+        arriving.read_next_batch()
+    sender.join()
+
+
+def test_columns_and_filter_and_one_pass(folder: str) -> None:
+    sender = threading.Thread(target=aljava.write, args=(table(100), f"unix://{folder}/s"))
+    sender.start()
+    dataset = aljava.open(f"unix://{folder}/s")
+    sender_done = dataset.to_table(columns=["value"], filter=pc.field("id") < 3)
+    assert sender_done.to_pydict() == {"value": [0.0, 0.5, 1.0]}
+    with pytest.raises(InvalidOption, match="comes once"):
+        dataset.to_table()
+    sender.join()
+
+
+@pytest.mark.parametrize("scheme", ["unix", "tcp"])
+def test_plain_pyarrow_sends(scheme: str, folder: str) -> None:
+    """A peer that knows no hello leaves it unread, and still is understood."""
+    address = f"unix://{folder}/s" if scheme == "unix" else "tcp://127.0.0.1:0"
+    with aljava.listen(address) as listener:
+        code = """
+        kind, target = sys.argv[1].split("://")
+        s = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
+        s.connect(target if kind == "unix" else ("127.0.0.1", int(target.split(":")[1])))
+        from tests.streams.peers import table
+        with s.makefile("wb") as file, pa.ipc.new_stream(file, table(5000).schema) as writer:
+            writer.write_table(table(5000), max_chunksize=700)
+        s.close()
+        """
+        with process(code, listener.address) as sender:
+            assert next(listener).read_all().equals(table(5000))
+            output(sender)
+
+
+@pytest.mark.parametrize("scheme", ["unix", "tcp"])
+def test_plain_pyarrow_receives(scheme: str, folder: str) -> None:
+    """No hello comes, so bytes go out: batches large enough for shared memory too."""
+    with socket.socket(socket.AF_UNIX if scheme == "unix" else socket.AF_INET) as waiting:
+        waiting.bind(f"{folder}/s" if scheme == "unix" else ("127.0.0.1", 0))
+        waiting.listen()
+        address = f"unix://{folder}/s" if scheme == "unix" else f"tcp://127.0.0.1:{waiting.getsockname()[1]}"
+        code = """
+        from tests.streams.peers import numbers
+        print(aljava.write(numbers(2_000_000), sys.argv[1]).rows)
+        """
+        with process(code, address) as sender:
+            connection, _ = waiting.accept()
+            with connection, connection.makefile("rb") as file, pa.ipc.open_stream(file) as reader:
+                found = reader.read_all()
+            assert found.equals(numbers(2_000_000))
+            assert output(sender) == "2000000"
+
+
+def test_several_senders_at_once(folder: str) -> None:
+    with aljava.listen(f"unix://{folder}/s") as listener:
+        senders = [
+            threading.Thread(target=aljava.write, args=(numbers(1000 * (n + 1)), listener.address)) for n in range(5)
+        ]
+        for sender in senders:
+            sender.start()
+        readers = [next(listener) for _ in senders]
+        assert sorted(reader.read_all().num_rows for reader in reversed(readers)) == [1000, 2000, 3000, 4000, 5000]
+        for sender in senders:
+            sender.join()
+
+
+def test_a_listener_that_is_closed_lets_go_of_all(folder: str) -> None:
+    listener = aljava.listen(f"unix://{folder}/s")
+    silent = socket.socket(socket.AF_UNIX)
+    silent.connect(f"{folder}/s")
+
+    def send() -> None:
+        with pytest.raises(TransferError):
+            aljava.write(numbers(5_000_000), listener.address)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    first = next(listener)
+    listener.close()
+    assert list(listener) == []
+    assert silent.recv(100) in (b"", b"aljava: memory 1")
+    silent.close()
+    assert os.listdir(folder) == []
+    assert first.read_next_batch().num_rows > 0  # what was yielded lives on
+    del first
+    sender.join()
+
+
+def test_a_dead_listener_leaves_no_obstacle(folder: str) -> None:
+    with process(
+        "l = aljava.listen(sys.argv[1]); print('ready', flush=True); time.sleep(60)", f"unix://{folder}/s"
+    ) as one:
+        assert one.stdout.readline() == b"ready\n"
+        with pytest.raises(TransferError, match="somebody waits there already"):
+            aljava.listen(f"unix://{folder}/s")
+        one.kill()
+        one.wait()
+    with aljava.listen(f"unix://{folder}/s"):
+        pass
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("unix://relative/path", "unix:///ABSOLUTE/PATH"),
+        ("unix:///" + "x" * 200, "103 bytes"),
+        ("tcp://localhost", "HOST:PORT"),
+        ("tcp://localhost:99999", "HOST:PORT"),
+        ("tcp://localhost:9000?colour=red", "no option 'colour'"),
+        ("tcp://localhost:9000?timeout=soon", "timeout=soon"),
+        ("unix:///tmp/x?shared_memory=perhaps", "neither on nor off"),
+    ],
+)
+def test_malformed_addresses(address: str, words: str) -> None:
+    with pytest.raises(AddressError, match=words):
+        aljava.write(table(1), address)
+
+
+def test_what_cannot_be(folder: str, certificates: dict[str, str]) -> None:
+    with pytest.raises(NotFound, match="nobody receives there"):
+        aljava.write(table(1), f"unix://{folder}/nobody?timeout=0.2")
+    with pytest.raises(TransferError, match="nobody called within"):
+        aljava.read(f"unix://{folder}/nobody?timeout=0.2")
+    with pytest.raises(InvalidOption, match="a certificate"):
+        aljava.listen("tcp+tls://127.0.0.1:0")
+    with pytest.raises(InvalidOption, match="stream"):
+        aljava.write(table(1), f"unix://{folder}/s", mode="append")
+    with pytest.raises(AccessDenied, match="fd:199 is not open"):
+        aljava.read("fd:199")
+    with pytest.raises(AddressError, match="no socket address"):
+        aljava.listen("x.arrow")
+    with open(f"{folder}/file", "w"), pytest.raises(TransferError, match="no socket"):
+        aljava.listen(f"unix://{folder}/file")
+
+
+def test_a_certificate_that_nobody_signed_is_refused(certificates: dict[str, str]) -> None:
+    with aljava.listen(
+        f"tcp+tls://127.0.0.1:0?cert={certificates['cert']}&key={certificates['key']}", timeout=0.1
+    ) as listener:
+        with pytest.raises(AccessDenied, match="not trusted"):
+            aljava.write(table(1), listener.address)
+        with pytest.raises(TransferError):
+            next(listener)
+
+
+@pytest.mark.parametrize("after", [0, 100, 5000])
+def test_a_stream_that_is_cut_is_an_error(after: int, folder: str) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table().schema) as writer:
+        writer.write_table(table())
+    payload = sink.getvalue().to_pybytes()
+    with aljava.listen(f"unix://{folder}/s", timeout=1) as listener:
+        with socket.socket(socket.AF_UNIX) as sender:
+            sender.connect(f"{folder}/s")
+            sender.sendall(payload[:after] if after else payload[:-8])
+        if after in (0, 5000):
+            reader = next(listener)
+            with pytest.raises(TruncatedFile, match="the connection was cut"):
+                reader.read_all()
+        else:
+            with pytest.raises(TransferError, match="nobody called"):
+                next(listener)
+            assert listener.refused == 1
