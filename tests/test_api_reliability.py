@@ -5,6 +5,7 @@ it, and, for what writes bytes, with a part of them written. Every point is trie
 is checked against the kernel's own account, by strace, where that is installed.
 """
 
+import errno
 import functools
 import os
 import pickle
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pytest
 
 import aljava
-from aljava.errors import TruncatedFile
+from aljava.errors import NotFound, TransferError, TruncatedFile
 
 #: The calls that change a file or a folder, as Aljava makes them.
 CALLS = ("pwrite", "write", "writev", "ftruncate", "rename", "replace", "link", "unlink", "fchmod", "fsync", "open")
@@ -283,3 +284,45 @@ def test_the_points_are_all_that_the_kernel_sees(tmp_path, action) -> None:
     changes = [line for line in lines if str(tmp_path) in line or "table.arrow" in line]
     changes = [line for line in changes if not re.search(r"openat\(", line) or "O_CREAT" in line]
     assert len(changes) == counted, "\n".join(line[:200] for line in changes)
+
+
+def test_a_kernel_that_takes_a_part(tmp_path, monkeypatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, at: real(descriptor, memoryview(data)[:4000], at))
+    path = tmp_path / "table.arrow"
+    aljava.write(old_table(), path, compression="none")
+    aljava.append(new_table(), path, compression="none")
+    monkeypatch.undo()
+    assert same(aljava.read(path), old_table(), new_table())
+    assert aljava.verify(path).findings == ()
+
+
+def test_a_folder_that_goes_away_in_the_middle(tmp_path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    def batches():
+        yield from old_table().to_batches()
+        shutil.rmtree(folder)
+        yield from old_table().to_batches()
+
+    with pytest.raises(NotFound, match="the folder does not exist"):
+        aljava.write(pa.RecordBatchReader.from_batches(old_table().schema, batches()), folder / "table.arrow")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_of_the_disk_amid_an_append_puts_the_old_end_back(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write(old_table(), path, compression="none")
+    before, real, calls = path.read_bytes(), os.pwrite, []
+
+    def failing(descriptor, data, at):
+        calls.append(at)
+        if len(calls) == 12:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", failing)
+    with pytest.raises(TransferError, match=r"table\.arrow cannot be appended to: Input/output error"):
+        aljava.append(new_table(), path, compression="none", batch_rows=ROWS)
+    assert path.read_bytes() == before
