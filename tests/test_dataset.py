@@ -170,19 +170,20 @@ class TestPruning:
             table = random_table(dice)
             path = tmp_path / f"{round_}.arrow"
             compression = dice.choice(["none", "zstd", "auto"])
-            aljava.write(table, path, compression=compression, batch_rows=dice.choice([None, 700, 3000]))
+            aljava.write(table, path, compression=compression, batch_rows=dice.choice([None, 4500]))
             dataset = aljava.open(path)
-            for _ in range(500):
+            for number in range(500):
                 filter = random_expression(dice, table)
-                survey = dataset.explain(filter)
-                pruned += survey.zones - survey.zones_read
-                asked += survey.zones
+                if number % 10 == 0:
+                    survey = dataset.explain(filter)
+                    pruned += survey.zones - survey.zones_read
+                    asked += survey.zones
                 assert dataset.count_rows(filter) == table.filter(filter).num_rows, (round_, filter)
         assert pruned > asked / 10
 
 
 def random_table(dice: random.Random) -> pa.Table:
-    rows = dice.choice([2500, 9000])
+    rows = 9000
     ascending = sorted(dice.randrange(-50, 1000) for _ in range(rows))
 
     def holes(values):

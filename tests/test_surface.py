@@ -11,6 +11,7 @@ PUBLIC = [
     "append",
     "attach",
     "compare",
+    "copy",
     "dumps",
     "feather",
     "ipc",

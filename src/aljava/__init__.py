@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aljava import feather, ipc
     from aljava.api import Written, append, open, read, write
     from aljava.comparison import Comparison, compare
+    from aljava.copying import copy
     from aljava.dataset import Dataset
     from aljava.mending import repair, verify
     from aljava.objects import dumps, loads
@@ -29,6 +30,7 @@ _HOMES = {
     "append": "aljava.api",
     "attach": "aljava.queries",
     "compare": "aljava.comparison",
+    "copy": "aljava.copying",
     "dumps": "aljava.objects",
     "listen": "aljava.streams.listening",
     "loads": "aljava.objects",
@@ -50,6 +52,7 @@ __all__ = [
     "append",
     "attach",
     "compare",
+    "copy",
     "dumps",
     "feather",
     "ipc",

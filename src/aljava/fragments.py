@@ -322,6 +322,11 @@ class IpcFile(Fragment):
         blocks = sorted(self.footer.dictionaries)
         return list(zip(blocks, self._headers(blocks), strict=True))
 
+    def headers(self) -> list[MessageHeader]:
+        """What the metadata of each record batch says."""
+        with explained(self.address):
+            return self._headers(self.footer.batches)
+
     def schema_header(self) -> SchemaHeader:
         """The schema as the file's first message says it."""
         return decode_schema(self._fetch([(16, self.schema_end)])[0])

@@ -26,6 +26,7 @@ from aljava.ipc.checksums import (
     encode_superseded,
     footer_digest,
     read_checksums,
+    read_superseded,
 )
 from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
 from aljava.ipc.message import END_OF_STREAM, FILE_START, MAGIC, Found, Messages, find_message, schema_metadata
@@ -162,15 +163,15 @@ def _file_findings(fragment: IpcFile) -> Iterator[Finding]:
         if one.header.kind == BATCH and one.offset not in listed:
             yield Finding("damage", one.offset, "a record batch that the footer does not list: its rows are not read")
     try:
-        checksums = read_checksums(footer)
+        checksums = read_checksums(footer) | read_superseded(footer)
     except InvalidData as error:
         yield Finding("damage", None, str(error))
         checksums = {}
+    ends = {offset: block.end for offset, block in listed.items()} | {one.offset: one.end for one in found}
     for offset, expected in checksums.items():
-        if digest([view[offset : listed[offset].end]]) != expected:
-            yield Finding(
-                "damage", offset, f"{listed[offset].end - offset:,} bytes of a message do not give its checksum"
-            )
+        end = ends.get(offset)
+        if end is None or digest([view[offset:end]]) != expected:
+            yield Finding("damage", offset, "the bytes of a message do not give its checksum")
     if any(key in (CHECKSUMS_KEY, FOOTER_KEY) for key, _ in footer.metadata):
         yield from _end_findings(fragment, view, messages)
     try:

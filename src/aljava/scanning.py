@@ -37,12 +37,17 @@ def ahead(tasks: Iterable[Task], step: Step, *, threads: bool, work: bool, remot
     waiting: deque[tuple[Task, Future[list[pa.RecordBatch]]]] = deque()
     nbytes = 0
     pool: ThreadPoolExecutor | None = None
+    left = iter(tasks)
+    task, following = next(left, None), next(left, None)
     try:
-        for task in tasks:
-            if not threads or (task.free and not work):
+        while task is not None:
+            # To start a thread takes longer than to read a small answer: the only task is read right here.
+            alone = following is None and pool is None
+            if not threads or alone or (task.free and not work):
                 while waiting:
                     yield from waiting.popleft()[1].result()
                 yield from step(task.read())
+                task, following = following, next(left, None)
                 continue
             if pool is None:
                 pool = ThreadPoolExecutor(workers, thread_name_prefix="aljava")
@@ -52,6 +57,7 @@ def ahead(tasks: Iterable[Task], step: Step, *, threads: bool, work: bool, remot
                 yield from future.result()
             waiting.append((task, pool.submit(lambda task=task: step(task.read()))))  # type: ignore[misc]
             nbytes += task.nbytes
+            task, following = following, next(left, None)
         while waiting:
             yield from waiting.popleft()[1].result()
     finally:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from aljava.cli import compare, serve, sql, store, streams, tour
+from aljava.cli import compare, files, mending, moving, serve, sql, store, streams, tour
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
@@ -34,6 +34,12 @@ app.command("receive")(streams.receive)
 app.command("cat")(streams.cat)
 app.command("serve")(serve.command)
 app.command("sql")(sql.command)
+for _name in ("info", "head", "tail", "layout", "zones"):
+    app.command(_name)(getattr(files, _name))
+for _name in ("copy", "append", "concat"):
+    app.command(_name)(getattr(moving, _name))
+for _name in ("verify", "repair"):
+    app.command(_name)(getattr(mending, _name))
 app.add_typer(store.app, name="store")
 
 
