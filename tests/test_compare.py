@@ -78,6 +78,9 @@ def test_advice_turns_when_the_figures_turn() -> None:
 def test_within_the_noise_the_one_with_more_raw_columns_wins() -> None:
     rival = replace(MIDDLE, codec="zstd", write_seconds=1.45, raw_columns=())
     assert _comparison(MIDDLE, rival).choice.codec == "auto"
+    # A size is exact: the smallest is the smallest.
+    smaller = replace(MIDDLE, codec="zstd", bytes=399_000_000, raw_columns=())
+    assert _comparison(MIDDLE, smaller, goal="size").choice.codec == "zstd"
 
 
 def test_large_data_is_sampled_from_all_over(table: pa.Table) -> None:

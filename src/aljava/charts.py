@@ -181,27 +181,30 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
         x, y = at(most_x * step / 4, most_y * step / 4)
         parts.append(
             f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{left + plot_width}" y2="{y:.1f}"/>'
-            f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{most_y * step / 4:.3g}</text>'
+            f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{_tick(most_y * step / 4)}</text>'
             f'<text class="tick" x="{x:.1f}" y="{top + plot_height + 18}" text-anchor="middle">'
-            f"{most_x * step / 4:.3g}</text>"
+            f"{_tick(most_x * step / 4)}</text>"
         )
     parts.append(
         f'<text class="axis" x="{left + plot_width / 2}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>'
         f'<text class="axis" x="14" y="{top + plot_height / 2}" text-anchor="middle" '
         f'transform="rotate(-90 14 {top + plot_height / 2})">{escape(y_label)}</text>'
     )
-    taken: list[tuple[float, float]] = []
+    taken = [_box(*at(point.x, point.y), 14, 14) for point in points]
     for point in points:
         x, y = at(point.x, point.y)
         beaten = any(it.x <= point.x and it.y <= point.y and (it.x, it.y) != (point.x, point.y) for it in points)
-        label_y = y
-        while any(abs(label_y - other_y) < 15 and abs(x - other_x) < 70 for other_x, other_y in taken):
-            label_y -= 15
-        taken.append((x, label_y))
         shade = "dot" + (" chosen" if point.chosen else "") + (" beaten" if beaten else "")
+        half = 4 * len(point.label)
+        # Beside the point where there is room, else above or below it.
+        sides = ((11 + half, 0), (-11 - half, 0), (0, -18), (0, 18), (0, -34), (0, 34))
+        boxes = [_box(x + right, y + up, 2 * half, 14) for right, up in sides]
+        box = next((box for box in boxes if not any(_overlap(box, other) for other in taken)), boxes[0])
+        taken.append(box)
         parts.append(
             f'<circle class="{shade}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
-            f'<text class="label" x="{x + 11:.1f}" y="{label_y + 4:.1f}">{escape(point.label)}</text>'
+            f'<text class="label" x="{(box[0] + box[2]) / 2:.1f}" y="{(box[1] + box[3]) / 2 + 4:.1f}" '
+            f'text-anchor="middle">{escape(point.label)}</text>'
         )
     return _figure(title, width, height, "".join(parts))
 
@@ -217,12 +220,18 @@ def comparison(measured: "Comparison") -> str:
         ),
         bars("Time to read", [Bar(it.codec, it.read_seconds, seconds(it.read_seconds), it is choice) for it in rows]),
     ]
-    points = [Point(it.codec, (it.write_seconds + it.read_seconds) * 1e3, it.bytes / 1e6, it is choice) for it in rows]
+    times = [it.write_seconds + it.read_seconds for it in rows]
+    time_unit, time_scale = ("seconds", 1.0) if max(times) >= 2 else ("milliseconds", 1e3)
+    size_unit, size_scale = ("GB", 1e9) if max(it.bytes for it in rows) >= 2e9 else ("MB", 1e6)
+    points = [
+        Point(it.codec, time * time_scale, it.bytes / size_scale, it is choice)
+        for it, time in zip(rows, times, strict=True)
+    ]
     against = scatter(
         "Size against time: nearer to the corner is better; hollow ones are beaten on both",
         points,
-        "milliseconds to write and read",
-        "MB",
+        f"{time_unit} to write and read",
+        size_unit,
     )
     figures = table(
         ("codec", "size", "of memory", "write", "read", "columns left raw"),
@@ -239,7 +248,7 @@ def comparison(measured: "Comparison") -> str:
         ],
         numeric=range(1, 6),
     )
-    return f'<div class="aljava">{style()}<div class="charts">{"".join(charts)}</div>{against}{figures}</div>'
+    return f'<div class="charts">{"".join(charts)}</div>{against}{figures}'
 
 
 def _figure(title: str, width: int, height: int, content: str) -> str:
@@ -249,12 +258,24 @@ def _figure(title: str, width: int, height: int, content: str) -> str:
     )
 
 
+def _box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _overlap(box: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+
+
 def _x(point: Point) -> float:
     return point.x
 
 
 def _y(point: Point) -> float:
     return point.y
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _ceiling(value: float) -> float:
@@ -312,7 +333,14 @@ def terminal_bars(measured: "Comparison") -> Any:
     from rich.table import Table
 
     choice = measured.choice
-    grid = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0), show_edge=False)
+    grid = Table(
+        box=box.SIMPLE_HEAD,
+        expand=True,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        header_style="dim",
+        border_style="dim",
+    )
     grid.add_column("codec", no_wrap=True, min_width=7)
     for title in ("size", "write", "read"):
         grid.add_column("", ratio=1, no_wrap=True, min_width=6)

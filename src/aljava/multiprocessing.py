@@ -36,7 +36,6 @@ from aljava.store import payload
 from aljava.store.filling import place
 from aljava.store.folder import SMALL, Folder
 from aljava.store.names import root_folder
-from aljava.store.store import made_root
 
 # Tables that stay in shared memory while their sender holds them, so that sending them again costs a token.
 _KEPT_TABLES = 8
@@ -104,7 +103,7 @@ class _Family:
 
     def __init__(self, path: str | None = None) -> None:
         key = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:32]
-        self.path = path or os.path.join(made_root(shared=False), f".family-{key}")
+        self.path = path or os.path.join(root_folder(), f".family-{key}")
         self.settings = (SMALL, False, False)
         self._alive = self._join()
         # By the identity of each table that was sent: a reference that does not hold it, and the path of its segment.
@@ -169,7 +168,7 @@ class _Family:
         while True:
             # Whoever sweeps may remove the folder between any two of these steps: then it is made again.
             self.folder = Folder(self.path)
-            with contextlib.suppress(FileExistsError, FileNotFoundError):
+            with self.folder.writing(), contextlib.suppress(FileExistsError, FileNotFoundError):
                 os.mkdir(f"{self.path}/.tokens", 0o700)
             with contextlib.suppress(BlockingIOError, FileNotFoundError):
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

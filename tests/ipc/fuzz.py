@@ -36,7 +36,8 @@ class Result:
 class Worker:
     """A process that reads damaged payloads. A watch kills it when it does not answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, hang_seconds: float) -> None:
+        self.hang_seconds = hang_seconds
         self.errors: IO[bytes] = open(os.memfd_create("errors"), "w+b")  # noqa: SIM115 - closed by `end`
         self.process = subprocess.Popen(
             [sys.executable, "-m", fuzz_worker.__name__],
@@ -58,7 +59,7 @@ class Worker:
             self.process.stdin.flush()
         except BrokenPipeError:
             return ""
-        return self._line(HANG_SECONDS)
+        return self._line(self.hang_seconds)
 
     def _line(self, seconds: float) -> str:
         assert self.process.stdout is not None
@@ -84,10 +85,10 @@ class Worker:
         self.errors.close()
 
 
-def run(requests: Iterable[str]) -> Result:
+def run(requests: Iterable[str], hang_seconds: float = HANG_SECONDS) -> Result:
     """Put the requests to a worker, and to another after each death."""
     result = Result()
-    worker = Worker()
+    worker = Worker(hang_seconds)
     for request in requests:
         answer = worker.ask(request)
         if answer:
@@ -97,7 +98,7 @@ def run(requests: Iterable[str]) -> Result:
         worker.end()
         if len(result.findings) == ENOUGH:
             return result
-        worker = Worker()
+        worker = Worker(hang_seconds)
     worker.end()
     return result
 

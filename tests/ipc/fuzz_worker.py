@@ -206,7 +206,7 @@ def read_all(format_: str, payload: bytes, way: int) -> pa.Table:
     open_ = aljava.ipc.open_file if format_ == "file" else aljava.ipc.open_stream
     with open_(source(payload), options=options) as reader:
         table = reader.read_all()
-        if format_ == "file":
+        if format_ == "file" and options.columns is None:  # zones are those of the whole schema
             read_checksums(reader.footer)
             zones = Zones.from_metadata(dict(reader.footer.metadata), reader.schema)
             if zones is not None:

@@ -77,7 +77,9 @@ class Filters:
         values = [
             None if self.r.random() < 0.1 else column.draw(self.r) for _ in range(self.r.choice([0, 1, 2, 3, 60]))
         ]
-        options = pc.SetLookupOptions(pa.array(values, column.value_type), skip_nulls=self.r.random() < 0.5)
+        wider = pa.types.is_signed_integer(column.value_type) and self.r.random() < 0.3
+        value_set = pa.array(values, pa.int64() if wider else column.value_type)
+        options = pc.SetLookupOptions(value_set, skip_nulls=self.r.random() < 0.5)
         return pc.Expression._call("is_in", [pc.field(name)], options)
 
     def term(self, name: str) -> Expression:

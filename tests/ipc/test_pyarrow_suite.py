@@ -20,9 +20,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("pyarrow.tests.test_ipc", "pyarrow.tests.test_feather")
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("pyarrow.tests") is None, reason="this build of pyarrow comes without its tests"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        importlib.util.find_spec("pyarrow.tests") is None, reason="this build of pyarrow comes without its tests"
+    ),
+]
 
 # Tests that cannot hold for Aljava, by name, with the reason.
 NOT_APPLICABLE: dict[str, str] = {}

@@ -123,7 +123,7 @@ class Actor:
 
     def result(self) -> str:
         """What its work returned, or the error that it ended with."""
-        return os.read(self._reading, 4000).decode()
+        return os.read(self._reading, 4000).decode() if self.state in ("ended", "failed") else ""
 
     def __enter__(self) -> "Actor":
         return self

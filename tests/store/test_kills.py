@@ -93,8 +93,8 @@ def kill_everywhere(operation: Callable[[Store], object], *, capacity: int | Non
 @pytest.mark.parametrize("litter", [False, True], ids=["clean", "litter"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_killed_at_any_call(name: str, litter: bool) -> None:
-    """Every seventh call of each; `python -m tests.store.test_kills` takes every one."""
-    assert kill_everywhere(OPERATIONS[name], capacity=None, litter=litter, stride=7) >= 4
+    """Every seventh call of most; `python -m tests.store.test_kills` takes every one."""
+    assert kill_everywhere(OPERATIONS[name], capacity=None, litter=litter, stride=21 if name == "several" else 7) >= 4
 
 
 CAPACITY = table(0, 13 * ROWS).nbytes

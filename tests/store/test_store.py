@@ -179,6 +179,18 @@ def test_a_recycled_object_holds_no_byte_of_the_one_before(store: Store) -> None
     assert b"\xa5" * 8 not in store.buffer("t").to_pybytes()
 
 
+def test_a_copy_on_two_threads_is_exact(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways are tried on the first bytes of a large copy, and the faster one takes the rest."""
+    monkeypatch.setattr("aljava.store.filling._PROBE", 64 << 10)
+    monkeypatch.setattr("aljava.store.filling._COPIES_BETWEEN_PROBES", 2)
+    generator = np.random.default_rng(1)
+    for rows in (100_001, 100_003, 100_007, 100_019, 100_043):
+        table = pa.table({"n": generator.integers(0, 1 << 60, rows), "x": generator.random(rows)})
+        store["t"] = table
+        assert store["t"].equals(table)
+    assert store.stats().recycled_writes >= 3
+
+
 def test_without_recycling_memory_goes_back_at_once(no_leaks: None) -> None:
     with Store("plain", recycle=False) as store:
         for _ in range(3):
@@ -213,6 +225,14 @@ def test_the_same_name_is_the_same_store(store: Store) -> None:
         del other["t"]
     assert "t" not in store
     assert store.name in stores()
+
+
+def test_looking_at_a_store_that_is_not_there_leaves_none_behind(no_leaks: None) -> None:
+    with Store("not-there") as store:
+        assert (list(store), store.get("k"), store.infos(), store.trim(), "k" in store) == ([], None, [], 0, False)
+        assert store.stats().objects == 0
+        store.destroy()
+    assert "not-there" not in stores()
 
 
 def test_a_destroyed_store_begins_anew(store: Store) -> None:
@@ -253,6 +273,7 @@ def test_info_of_many_batches_and_columns(store: Store) -> None:
 
 
 def test_a_file_that_is_no_object_is_named(store: Store) -> None:
+    store["t"] = SMALL
     Path(store.path, "odd.arrow").write_text("this is no Arrow file")
     with pytest.raises(InvalidData, match="'odd' ends with"):
         store.info("odd")
@@ -273,7 +294,7 @@ def test_a_notebook_shows_the_objects(store: Store) -> None:
     "key", ["../x", ".", "..", "a/b", "/etc/passwd", "🏹 aljava", "a\0b", "%2F", "a\nb", "x" * 249]
 )
 def test_odd_keys_are_kept_inside_the_store(store: Store, key: str) -> None:
-    around = set(os.listdir(os.path.dirname(store.path)))
+    around = {*os.listdir(os.path.dirname(store.path)), store.name}
     store[key] = SMALL
     assert list(store) == [key]
     assert store[key].equals(SMALL)

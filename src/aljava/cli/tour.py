@@ -89,9 +89,10 @@ class _Printer:
             expand=True,
             padding=(0, 2, 0, 0),
             header_style="dim",
+            border_style="dim",
         )
         # The same widths in every section, so that the eye can run down the page.
-        table.add_column("step", width=23)
+        table.add_column("step", width=23 if self._console.width >= 76 else 12)
         table.add_column("time", justify="right", no_wrap=True, width=7)
         table.add_column("rate", justify="right", no_wrap=True, width=9)
         table.add_column("", no_wrap=True, width=1)
@@ -116,10 +117,11 @@ class _Printer:
 
         steps = [step for section in tour.sections for step in section.steps]
         verified = sum(bool(step.verified) for step in steps)
-        colour = "red" if tour.failed else "green"
-        self._console.print(
-            f"\n[{colour}]{verified} of {len(steps)} steps verified[/]: what came back is what went in."
-        )
+        summary = f"{verified} of {len(steps)} steps verified"
+        if tour.failed:
+            self._console.print(f"\n[red]{summary}[/]")
+        else:
+            self._console.print(f"\n[green]{summary}[/]: what came back is what went in.")
         if html:
             self._console.print(f"The page: {escape(html)}", soft_wrap=True)
         if keep:

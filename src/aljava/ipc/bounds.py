@@ -25,7 +25,7 @@ Mask = npt.NDArray[np.bool_]
 LONGEST = 64
 # Strings cost a hundred times what integers cost, so they are given up once so many zones in a row share a value.
 PATIENCE = 8
-# Dictionaries are sorted, each once, to compare indices: so many entries at first, then one more for 16 rows.
+# Dictionaries are sorted, each once, to compare indices: so many entries in all, and one more for 16 rows.
 SORTABLE, ROWS_PER_SORTED = 4096, 16
 # Below this many rows a zone, calls for each zone would cost more than the writing: strings share one bound then.
 TOO_SMALL = 1024
@@ -393,7 +393,9 @@ class _SortedDictionary:
             except pa.ArrowInvalid:
                 return None
             if pc.max(pc.binary_length(dictionary)).as_py() > LONGEST:
-                cut = [_cut(entry, entry, is_text(bound)) for entry in dictionary.cast(_BYTES[bound]).to_pylist()]
+                cut = [
+                    _cut(entry, entry, is_text(bound)) for entry in dictionary.cast(_BYTES[dictionary.type]).to_pylist()
+                ]
                 floor, ceiling = (pa.array(ends, bound) for ends in zip(*cut, strict=True))
             floor, ceiling = floor.cast(bound), ceiling.cast(bound)
         order = sort_order(dictionary)

@@ -93,10 +93,13 @@ class Packing:
 
     def __init__(self, buffers: Sequence[Part], raw: frozenset[int], compression: Compression, threads: bool):
         self._packed: list[Packed] = [(part, -1) for part in buffers]
+        self.size = 0
+        """Bytes of the buffers before compression; 0 where nothing is compressed."""
         self._jobs: list[tuple[list[int], Future[list[Packed]] | None]] = []
         self._compression = compression
         if compression.codec is None:
             return
+        self.size = sum(len(part or b"") for part in buffers)
         task: list[int] = []
         size = 0
         for number, part in enumerate(buffers):

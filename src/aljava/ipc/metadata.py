@@ -159,7 +159,7 @@ def decode_message(data: Any) -> MessageHeader:
         >>> header.kind, header.batch.length, header.batch.nodes.tolist()
         ('record batch', 3, [[3, 1]])
     """
-    view = memoryview(data)
+    view = memoryview(data).cast("B")
     try:
         return _message(view)
     except struct.error:
@@ -176,7 +176,7 @@ def decode_footer(data: Any, limit: int) -> Footer:
     Raises:
         InvalidData: the bytes are no footer, or a block lies outside the file.
     """
-    view = memoryview(data)
+    view = memoryview(data).cast("B")
     try:
         table = _Table(view, _U32.unpack_from(view, 0)[0])
         if not table.where(1):
@@ -197,7 +197,7 @@ def decode_schema(data: Any) -> SchemaHeader:
     Raises:
         InvalidData: it is another message, points outside itself, or nests more than its bytes can hold.
     """
-    view = memoryview(data)
+    view = memoryview(data).cast("B")
     try:
         message = _Table(view, _U32.unpack_from(view, 0)[0])
         header = message.child(2)
@@ -220,7 +220,7 @@ def peek(data: Any) -> tuple[str | None, int, str | None]:
     Raises:
         InvalidData: the bytes point outside themselves, or name no known codec.
     """
-    view = memoryview(data)
+    view = memoryview(data).cast("B")
     try:
         message = _Table(view, _U32.unpack_from(view, 0)[0])
         kind, body_length, header = _KINDS.get(message.byte(1)), message.number(3, _I64), message.child(2)
@@ -346,7 +346,7 @@ def encode_footer(
         _U32.pack_into(head, 20 + 20, size - (20 + 20))
         parts.append(custom)
         size += len(custom)
-    view = memoryview(schema_message)
+    view = memoryview(schema_message).cast("B")
     message = _Table(view, _U32.unpack_from(view, 0)[0])
     schema = message.child(2)
     if schema is None:

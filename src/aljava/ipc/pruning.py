@@ -168,13 +168,13 @@ class _Bounds:
         every = np.ones(len(self.rows), np.bool_)
         if bounds_type(values.type) != values.type:
             return every
-        values, low, high = (
-            _without_sign_of_zero(comparable(_asked(array))) for array in (values, self.low, self.high)
-        )
-        if values.type != low.type and pa.types.is_integer(values.type) and pa.types.is_integer(low.type):
+        values, low, high = _asked(values), self.low, self.high
+        if values.type == low.type:
+            values, low, high = (_without_sign_of_zero(comparable(array)) for array in (values, low, high))
+        elif pa.types.is_integer(values.type) and pa.types.is_integer(low.type):
             # A list from Python has 64 bits, whatever the column has; both fit into 20 digits.
             values, low, high = (array.cast(pa.decimal128(20)) for array in (values, low, high))
-        if values.type != low.type:
+        else:
             return every
         ranks = pc.rank(pa.concat_arrays([values, low, high]), tiebreaker="dense").to_numpy()
         present = np.asarray(values.is_valid())

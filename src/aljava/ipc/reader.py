@@ -36,6 +36,7 @@ from aljava.ipc.metadata import (
     SCHEMA,
     Block,
     Footer,
+    MessageHeader,
     check_buffers,
     decode_footer,
     decode_message,
@@ -100,7 +101,7 @@ class RecordBatchStreamReader(PyArrowStreamReader):
     def __init__(self, source: Any, *, options: Any = None, memory_pool: Any = None):
         self._options, settings = _settings(options)
         buffer = _as_buffer(source)
-        self._view = memoryview(b"" if buffer is None else buffer)
+        self._view = memoryview(b"" if buffer is None else buffer).cast("B")
         self._at = 0
         with _STREAM:
             if buffer is None:
@@ -113,6 +114,7 @@ class RecordBatchStreamReader(PyArrowStreamReader):
             if self._options.columns is not None:
                 settings.included_fields = _numbers(read_schema(names), self._options.columns)
             self._open(input, options=settings, memory_pool=memory_pool)
+            _check_names(self.schema, deep=self._options.untrusted)
             self._check_next()
 
     def read_next_batch(self) -> Any:
@@ -225,6 +227,7 @@ class RecordBatchFileReader(PyArrowFileReader):
                 self._open(self._file, footer_offset=footer_offset)
                 self._settings.included_fields = _numbers(self.schema, self._options.columns)
             self._open(self._file, footer_offset=footer_offset, options=self._settings, memory_pool=memory_pool)
+            _check_names(self.schema, deep=self._options.untrusted)
             self._before = self._messages_before() if self._settings.included_fields else None
 
     def get_batch(self, i: int) -> Any:
@@ -281,6 +284,31 @@ class RecordBatchFileReader(PyArrowFileReader):
         """The user's metadata of the file, or None; Aljava's own entries are in `footer`."""
         return {key: value for key, value in self.footer.metadata if not key.startswith(OWN_PREFIX)} or None
 
+    @property
+    def end_of_messages(self) -> int:
+        """Bytes from the start of the file to the end of the last message that its footer lists."""
+        listed = [block.end for block in (*self.footer.dictionaries, *self.footer.batches)]
+        if listed:
+            return max(listed)
+        prefix = bytes(self._read(len(FILE_START), 8))
+        is_marked = prefix[:4] == CONTINUATION
+        return (
+            len(FILE_START)
+            + (8 if is_marked else 4)
+            + int.from_bytes(prefix[4:] if is_marked else prefix[:4], "little")
+        )
+
+    def header(self, block: Block) -> MessageHeader:
+        """What the metadata of one message says.
+
+        Args:
+            block: where it stands, from `footer`.
+
+        Raises:
+            InvalidData: it says nothing that makes sense.
+        """
+        return decode_message(self._metadata(block))
+
     def _check_batch(self, i: int) -> None:
         if not self._dictionaries_checked:
             for block in self.footer.dictionaries:
@@ -300,7 +328,7 @@ class RecordBatchFileReader(PyArrowFileReader):
         return peek(self._metadata(block))[2] is not None
 
     def _metadata(self, block: Block) -> Any:
-        raw = memoryview(self._read(block.offset, block.metadata_length))
+        raw = memoryview(self._read(block.offset, block.metadata_length)).cast("B")
         return raw[8:] if raw[:4] == CONTINUATION else raw[4:]
 
     def _read(self, offset: int, size: int) -> Any:
@@ -528,6 +556,13 @@ def _read_footer(file: Any, end: int | None) -> Footer:
             "writes a new one."
         )
     return decode_footer(file.read_at(length, start_at), start_at)
+
+
+def _check_names(schema: Any, deep: bool) -> None:
+    """Names that are no UTF-8 make pyarrow stumble wherever they are looked at: better here than later."""
+    names = schema.names
+    if deep:
+        names.extend(map(str, schema.types))  # tells the names of nested fields, and looks at them
 
 
 def _numbers(schema: Any, columns: Sequence[str | int]) -> list[int]:

@@ -25,16 +25,18 @@ import pyarrow as pa
 from pyarrow.ipc import RecordBatchFileWriter as PyArrowFileWriter
 from pyarrow.ipc import RecordBatchStreamWriter as PyArrowStreamWriter
 
-from aljava.errors import InvalidOption, SchemaMismatch
+from aljava.errors import InvalidData, InvalidOption, SchemaMismatch
 from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
-from aljava.ipc.checksums import digest, encode_checksums
+from aljava.ipc.checksums import digest, encode_checksums, read_checksums
 from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
-from aljava.ipc.metadata import DICTIONARY, Block, encode_batch, encode_footer, key_values
+from aljava.ipc.metadata import DICTIONARY, Block, KeyValues, encode_batch, encode_footer, key_values
+from aljava.ipc.reader import RecordBatchFileReader
 from aljava.ipc.sinks import Output
-from aljava.ipc.zones import ZoneBuilder
+from aljava.ipc.zones import KEY as ZONES_KEY
+from aljava.ipc.zones import ZoneBuilder, Zones
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -55,6 +57,8 @@ TINY = 512
 """Bytes of body under which a batch is not worth compressing."""
 MOST_PARTS = 256
 """Parts of pyarrow's writing up to which a batch may be tiny."""
+FEW_ROWS = 8192
+"""Rows under which a batch is described at once rather than in another thread."""
 BATCH_ROWS = 131_072
 """Rows of the batches into which a table is cut where it is compressed."""
 
@@ -143,8 +147,10 @@ class _Writing:
             arguments = {"metadata": metadata} if self._is_file else {}
             self._open(sink, schema, options=lowering, **arguments)  # type: ignore[attr-defined]
             return
+        # What can be wrong is found before a file is made.
+        raw, pairs = _columns(schema, settings.raw, "raw"), key_values(metadata)
         output = sink if isinstance(sink, _Record) else Output(sink)
-        self._engine = _Engine(output, schema, settings, self._is_file, metadata)
+        self._engine = _Engine(output, schema, settings, is_file=self._is_file, raw=raw, metadata=pairs)
         opened = pa.lib._RecordBatchFileWriter if self._is_file else pa.lib._RecordBatchStreamWriter
         if self._engine.unifier is not None:
             opened = pa.lib._RecordBatchStreamWriter  # replaces dictionaries, which then are unified
@@ -239,16 +245,19 @@ class _Writing:
             for batch in batches:
                 engine.put(batch, self._packing(batch, custom_metadata))
         else:
-            ahead: deque[tuple[Any, Any]] = deque()
+            ahead: deque[tuple[Any, Any, int]] = deque()
             in_flight = 0
             for batch in batches:
-                ahead.append((batch, self._packing(batch, custom_metadata)))
-                in_flight += batch.nbytes
+                packing = self._packing(batch, custom_metadata)
+                # Not `batch.nbytes`: pyarrow 26 dies of the null buffers of empty unions.
+                size = 0 if isinstance(packing, _AsIs) else sum(one.size for _, one in packing)
+                ahead.append((batch, packing, size))
+                in_flight += size
                 while in_flight > IN_FLIGHT:
-                    done, packing = ahead.popleft()
-                    in_flight -= done.nbytes
+                    done, packing, size = ahead.popleft()
+                    in_flight -= size
                     engine.put(done, packing)
-            for done, packing in ahead:
+            for done, packing, _ in ahead:
                 engine.put(done, packing)
         engine.flush()
 
@@ -342,6 +351,40 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
 
     def __init__(self, sink: Any, schema: Any, *, options: Any = None, metadata: Any = None):
         self._begin(sink, schema, options, metadata)
+
+    @classmethod
+    def resume(cls, sink: Any, reader: RecordBatchFileReader, *, options: Any = None) -> "RecordBatchFileWriter":
+        """Go on with a file: new batches stand where its end stood, then a new footer lists all.
+
+        What the file holds is neither read nor written again, but for the dictionaries of its first batch. Its
+        dictionaries grow; its metadata, statistics and checksums are kept, as far as it has any.
+
+        Args:
+            sink: takes the bytes from `reader.end_of_messages` on, such as an open file at that place.
+            reader: of the file.
+            options: how the new batches are written.
+
+        Raises:
+            InvalidData: the file's footer is damaged.
+
+        Example:
+            >>> import io, pyarrow as pa
+            >>> from aljava.ipc import open_file
+            >>> table, file = pa.table({"a": [1, 2, 3]}), io.BytesIO()
+            >>> with RecordBatchFileWriter(file, table.schema) as writer:
+            ...     writer.write_table(table)
+            >>> reader = open_file(file.getvalue())
+            >>> _ = file.seek(reader.end_of_messages)
+            >>> with RecordBatchFileWriter.resume(file, reader) as writer:
+            ...     writer.write_table(table)
+            >>> open_file(file.getvalue()).count_rows()
+            6
+        """
+        settings, _ = _settings(options)
+        writer = cls(sink, reader.schema, options=replace(settings, unify_dictionaries=True), metadata=reader.metadata)
+        assert writer._engine is not None
+        writer._engine.resume(reader)
+        return writer
 
 
 def new_stream(sink: Any, schema: Any, *, options: Any = None) -> RecordBatchStreamWriter:
@@ -474,18 +517,22 @@ class _AsIs(NamedTuple):
 class _Engine:
     """Places messages one behind the other, keeps their places, and writes the end."""
 
-    def __init__(self, output: Any, schema: Any, settings: WriteOptions, is_file: bool, metadata: Any):
+    def __init__(
+        self, output: Any, schema: Any, settings: WriteOptions, *, is_file: bool, raw: list[int], metadata: KeyValues
+    ):
         self._output = output
         self._is_file = is_file
         self._schema = schema
-        self._metadata = key_values(metadata)
+        self._schema_message = schema.serialize().to_pybytes()
+        self._metadata = metadata
         self._started = self._failed = False
         self._position = output.tell() if is_file else 0
         self._dictionaries: dict[int, list[Block]] = {}
         self._batches: list[Block] = []
         self._digests: dict[int, int] = {}
         self._hashing: dict[int, Future[int]] = {}
-        self._raw = _columns(schema, settings.raw, "raw")
+        self._describing: Future[None] | None = None
+        self._raw = raw
         self.settings = settings
         self.compression = Compression.parse(settings.compression)
         self.plan = Plan.of(schema)
@@ -499,6 +546,30 @@ class _Engine:
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
 
+    def resume(self, reader: RecordBatchFileReader) -> None:
+        """Take over what a file holds already."""
+        footer = reader.footer
+        self._started = True
+        self._position = reader.end_of_messages
+        self._batches = list(footer.batches)
+        for block in footer.dictionaries:
+            header = reader.header(block)
+            if header.dictionary_id is None:
+                raise InvalidData(f"the footer lists a {header.kind} at {block.offset} as a dictionary batch.")
+            self._dictionaries.setdefault(header.dictionary_id, []).append(block)
+        self._digests = read_checksums(footer)
+        listed = footer.dictionaries or footer.batches
+        if listed:  # all of a file's messages have checksums, or none
+            self.settings = replace(self.settings, checksums=bool(self._digests))
+        kept = footer.value(ZONES_KEY)
+        if self._zones is not None:
+            zones = Zones.from_metadata(dict(footer.metadata), self._schema)
+            self._zones = ZoneBuilder.resume(self._schema, zones, len(self._batches))
+        elif kept is not None:
+            self._metadata += ((ZONES_KEY, kept),)
+        if self.unifier is not None and self._batches:
+            self.unifier.add(reader.get_batch(0))
+
     def check_open(self) -> None:
         if self.closed:
             raise InvalidOption("the writer is closed: open another one to write more.")
@@ -508,10 +579,8 @@ class _Engine:
     def pack(self, lowered: Lowered) -> Packing:
         """Begin to compress a batch."""
         compression = self.compression
-        if lowered.header.kind == DICTIONARY:
-            size = sum(0 if part is None else len(part) for part in lowered.buffers)
-            if size < SMALL_DICTIONARY:
-                compression = _UNCOMPRESSED
+        if lowered.header.kind == DICTIONARY and sum(len(part or b"") for part in lowered.buffers) < SMALL_DICTIONARY:
+            compression = _UNCOMPRESSED
         raw = self._raw_buffers(lowered) if self._raw else frozenset()
         return Packing(lowered.buffers, raw, compression, self.settings.use_threads)
 
@@ -521,6 +590,7 @@ class _Engine:
         if isinstance(messages, _AsIs):
             self._start()
             block = Block(self._position, messages.metadata_length, len(messages.message) - messages.metadata_length)
+            self._hash([messages.message], len(messages.message))
             self._emit([messages.message], len(messages.message))
             self._count(None, False, block)
         else:
@@ -528,7 +598,7 @@ class _Engine:
                 packed, is_compressed = packing.result()
                 self.put_message(lowered, packed, is_compressed)
         if self._zones is not None:
-            self._zones.add(batch, compressed=is_compressed)
+            self._describe(self._zones, batch, is_compressed)
 
     def as_is(self, batch: Any, parts: list[Any]) -> "_AsIs | None":
         """A tiny batch as pyarrow wrote it, if it holds its rows and nothing else."""
@@ -563,33 +633,33 @@ class _Engine:
         metadata = encode_batch(header.batch.length, header.batch.nodes, table, size, **described)
         framed = frame(metadata, self._position, 64 if is_large else 8)
         block = Block(self._position, len(framed), size)
+        self._hash([framed, *pieces], len(framed) + size)
         self._emit([framed, *pieces], len(framed) + size)
         self._count(header.dictionary_id, header.is_delta, block)
 
     def end_stream(self) -> None:
         """Write the end-of-stream marker."""
         self._start()
-        self._output.write([END_OF_STREAM], len(END_OF_STREAM))
-        self._position += len(END_OF_STREAM)
+        self._emit([END_OF_STREAM], len(END_OF_STREAM))
 
     def footer(self) -> bytes:
         """The end of a file, behind the end of its stream."""
         blocks = [block for blocks in self._dictionaries.values() for block in blocks]
+        self._settle()
         entries = list(self._metadata)
         if self._zones is not None:
             entries += self._zones.finish().items()
         if self.settings.checksums:
             listed = {block.offset for block in (*blocks, *self._batches)}
-            self._settle()
             digests = {offset: done for offset, done in self._digests.items() if offset in listed}
             entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
-        footer = encode_footer(schema_metadata(self._schema.serialize()), blocks, self._batches, entries)
+        footer = encode_footer(schema_metadata(self._schema_message), blocks, self._batches, entries)
         return footer + struct.pack("<i", len(footer)) + MAGIC
 
     def flush(self) -> None:
         """Let everything reach the sink, and let go of the batches."""
         self._settle()
-        self._guarded(self._output.flush)
+        self._flush()
 
     def close(self) -> None:
         """End the payload, unless the sink has failed, and let go of the sink."""
@@ -599,8 +669,8 @@ class _Engine:
                 self.end_stream()
                 if self._is_file:
                     footer = self.footer()
-                    self._output.write([footer], len(footer))
-                self._guarded(self._output.flush)
+                    self._emit([footer], len(footer))
+                self._flush()
         finally:
             self._output.close()
 
@@ -608,33 +678,48 @@ class _Engine:
         if self._started:
             return
         self._started = True
-        message = self._schema.serialize().to_pybytes()
         start = FILE_START if self._is_file else b""
-        self._emit_plain(start + message)
+        self._emit([start + self._schema_message], len(start) + len(self._schema_message))
         self.counts[0] += 1
 
-    def _emit_plain(self, data: bytes) -> None:
-        self._guarded(lambda: self._output.write([data], len(data)))
-        self._position += len(data)
-
     def _emit(self, pieces: list[Piece], size: int) -> None:
+        try:
+            self._output.write(pieces, size)
+        except BaseException:
+            self._failed = True
+            raise
+        self._position += size
+
+    def _hash(self, pieces: list[Piece], size: int) -> None:
+        """Begin to compute the checksum of the message that goes out next."""
         if self._is_file and self.settings.checksums:
             if size < LARGE:
                 self._digests[self._position] = digest(pieces)
             else:
                 self._hashing[self._position] = pool().submit(digest, pieces)
-        self._guarded(lambda: self._output.write(pieces, size))
-        self._position += size
+
+    def _describe(self, zones: ZoneBuilder, batch: Any, is_compressed: bool) -> None:
+        """Describe a batch, in another thread where that takes longer than to ask for one."""
+        if self._describing is not None:
+            self._describing.result()
+            self._describing = None
+        if batch.num_rows < FEW_ROWS:
+            zones.add(batch, compressed=is_compressed)
+        else:
+            self._describing = pool().submit(zones.add, batch, compressed=is_compressed)
 
     def _settle(self) -> None:
-        """Wait for the checksums that threads are computing: they read the batches."""
+        """Wait for the threads that read the batches, to describe them and to compute their checksums."""
+        if self._describing is not None:
+            self._describing.result()
+            self._describing = None
         for offset, future in self._hashing.items():
             self._digests[offset] = future.result()
         self._hashing.clear()
 
-    def _guarded(self, action: Any) -> None:
+    def _flush(self) -> None:
         try:
-            action()
+            self._output.flush()
         except BaseException:
             self._failed = True
             raise
@@ -783,6 +868,8 @@ def _is_old(options: Any) -> bool:
 
 def _columns(schema: Any, names: Sequence[str], option: str) -> list[int]:
     """The numbers of the columns with these names."""
+    if not names:
+        return []
     unknown = set(names) - set(schema.names)
     if unknown:
         raise InvalidOption(f"{option} names {sorted(unknown)}; the schema has the columns {schema.names}.")

@@ -48,6 +48,7 @@ FEWEST_ROWS = 4096
 _MOST_ROWS = 1 << 53
 # Decoded statistics may take this many bytes, plus this many for each byte of text.
 DECODED_BYTES, DECODED_RATIO = 32 << 20, 256
+DECODED_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ class Zones:
         """Say which zones can hold a row that a filter selects.
 
         A zone that is left out holds none. A zone that is kept need not hold one: a filter that cannot be judged (it
-        casts, compares with NaN, names columns without bounds, or fails) keeps every zone.
+        casts, compares with NaN, names columns without bounds, or fails) keeps every zone. Threads may ask at once.
 
         Args:
             filter: an expression over the columns of the file.
@@ -269,8 +270,11 @@ def _decode(text: bytes, schema: pa.Schema) -> pa.Table:
         raise _garbled(f"expected base64, found {error}") from error
     limit = _limit(text)
     try:
-        with pa.CompressedInputStream(pa.BufferReader(compressed), "zstd") as stream:
-            raw = stream.read_buffer(limit + 1)
+        with pa.CompressedInputStream(pa.BufferReader(compressed), "zstd") as stream, pa.BufferOutputStream() as sink:
+            # In pieces: pyarrow allocates what it is asked to read before it knows how much there is.
+            while sink.tell() <= limit and (piece := stream.read_buffer(DECODED_PIECE)).size:
+                sink.write(piece)
+            raw = sink.getvalue()
     except OSError as error:
         raise _garbled(f"expected a zstd frame, found {error}") from error
     if raw.size > limit:

@@ -8,6 +8,8 @@ the end of the process.
 import ctypes
 import errno
 import os
+import threading
+import time
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -15,10 +17,15 @@ import pyarrow as pa
 from aljava.errors import StoreFull
 from aljava.ipc.writer import Layout
 from aljava.store.folder import Folder, Segment
+from aljava.store.kernel import Mapping
 
 # IOV_MAX is 1024 on Linux and macOS. Linux moves at most 2 GiB - 4 KiB in one call.
 _BUFFERS_A_CALL = 512
 _BYTES_A_CALL = 1 << 30
+# Bytes that each way of copying is tried on, and how many large copies a finding is good for.
+_PROBE = 32 << 20
+_COPIES_BETWEEN_PROBES = 64
+_memmove = ctypes.memmove  # runs without the GIL
 
 
 def place(folder: Folder, layout: Layout) -> Segment:
@@ -77,12 +84,52 @@ def _fill_mapped(folder: Folder, segment: Segment, parts: Iterable[tuple[int, pa
         if offset > position:
             ctypes.memset(mapping.address + position, 0, offset - position)
         buffer = part if isinstance(part, pa.Buffer) else pa.py_buffer(part)
-        _copy(mapping.address + offset, buffer.address, buffer.size)
+        _copy(mapping, offset, buffer)
         position = offset + buffer.size
 
 
-def _copy(target: int, source: int, size: int) -> None:
-    ctypes.memmove(target, source, size)  # without the GIL
+def _copy(mapping: Mapping, offset: int, buffer: pa.Buffer) -> None:
+    if buffer.size >= 2 * _PROBE:
+        _Pair.copy(mapping, offset, buffer)
+    else:
+        _memmove(mapping.address + offset, buffer.address, buffer.size)
+
+
+class _Pair:
+    """Copying on two threads, where that is faster: on some machines it doubles the speed, on others it costs."""
+
+    helps = False
+    copies_until_probe = 0
+
+    @classmethod
+    def copy(cls, mapping: Mapping, offset: int, buffer: pa.Buffer) -> None:
+        """Copies at least twice `_PROBE` bytes; now and then it tries both ways on the first of them."""
+        if cls.copies_until_probe == 0:
+            cls.copies_until_probe = _COPIES_BETWEEN_PROBES
+            start = time.perf_counter()
+            _memmove(mapping.address + offset, buffer.address, _PROBE)
+            middle = time.perf_counter()
+            cls._on_two(mapping, offset + _PROBE, buffer.slice(_PROBE, _PROBE))
+            cls.helps = middle - start > 1.2 * (time.perf_counter() - middle)
+            offset, buffer = offset + 2 * _PROBE, buffer.slice(2 * _PROBE)
+        cls.copies_until_probe -= 1
+        if cls.helps:
+            cls._on_two(mapping, offset, buffer)
+        else:
+            _memmove(mapping.address + offset, buffer.address, buffer.size)
+
+    @staticmethod
+    def _on_two(mapping: Mapping, offset: int, buffer: pa.Buffer) -> None:
+        half = buffer.size // 2 // 4096 * 4096
+
+        def copy_the_rest() -> None:
+            # Refers to map and buffer, so that an interrupt of `join` does not pull them from under it.
+            _memmove(mapping.address + offset + half, buffer.address + half, buffer.size - half)
+
+        other = threading.Thread(target=copy_the_rest)
+        other.start()
+        _memmove(mapping.address + offset, buffer.address, half)
+        other.join()
 
 
 def _fill_file(segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> None:

@@ -21,6 +21,7 @@ import itertools
 import os
 import random
 import secrets
+import stat
 import threading
 import time
 import weakref
@@ -108,7 +109,8 @@ class Folder:
         self._last_sweep = 0.0
         self._last_look = 0.0
         self._kept: dict[int, Mapping] = {}
-        self._make()
+        for folder in (os.path.dirname(path), path):
+            _check_owner(folder, self._is_shared)
         _folders.add(self)
 
     # ------------------------------------------------------------------------------------------------- reading
@@ -422,7 +424,7 @@ class Folder:
     def _create(self, size: int) -> Segment:
         work = self._next_work()
         descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_EXCL, self._mode & 0o666)
-        if self._mode & 0o077:
+        if self._is_shared:
             os.fchmod(descriptor, self._mode & 0o666)  # whatever the umask says
         if not size:
             return Segment(work, descriptor, 0, 0, dense=False)
@@ -478,13 +480,19 @@ class Folder:
 
     # ------------------------------------------------------------------------------------------------- identity
 
+    @property
+    def _is_shared(self) -> bool:
+        return bool(self._mode & 0o077)
+
     def _make(self) -> None:
-        for folder in (self.path, self._pool, self._work, self._writers):
+        """Makes the folders at the first write, so that a look at a store that is not there leaves none behind."""
+        root = os.path.dirname(self.path)
+        for folder in (root, self.path, self._pool, self._work, self._writers):
             with contextlib.suppress(FileExistsError):
-                os.makedirs(folder, 0o700)
-                if self._mode & 0o077:
-                    os.chmod(folder, self._mode)
-        check_owner(self.path, shared=bool(self._mode & 0o077))
+                os.mkdir(folder, 0o700)
+                if self._is_shared:
+                    os.chmod(folder, 0o755 if folder == root else self._mode)
+            _check_owner(folder, self._is_shared)
 
     def _identify(self) -> None:
         """Takes an identity as a writer: a file that stays locked for as long as this process lives."""
@@ -525,10 +533,13 @@ class Folder:
                 self.forget()
 
 
-def check_owner(path: str, *, shared: bool) -> None:
+def _check_owner(path: str, shared: bool) -> None:
     """Refuses a folder that another user made, who could read and change all that is put there."""
-    status = os.lstat(path)
-    if not os.path.isdir(path) or os.path.islink(path):
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode):
         raise AccessDenied(f"{path} is not a folder: remove it, or choose another place with ALJAVA_SHM")
     if status.st_uid != os.geteuid() and not shared:
         raise AccessDenied(

@@ -20,7 +20,7 @@ from aljava.errors import InvalidOption, KeyNotFound, StoreBusy, StoreError
 from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
 from aljava.store.filling import place, translated
-from aljava.store.folder import SMALL, Folder, check_owner
+from aljava.store.folder import SMALL, Folder
 from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
 from aljava.store.names import check_store_name, file_name, key_of, root_folder
 
@@ -62,7 +62,7 @@ class Store(MutableMapping[str, pa.Table]):
     Not for tables that must survive the machine: write those to a file.
 
     Args:
-        name: 1 to 100 letters, digits, `_`, `-` and `.`. The store is made if it is not there.
+        name: 1 to 100 letters, digits, `_`, `-` and `.`. The store comes into being with the first object.
         capacity: Bytes that objects and recycled memory may take together. Held to by this `Store` when it writes;
             `None` leaves it to the machine.
         evict: When the capacity is used up, drop the least recently used keys, instead of raising `StoreFull`.
@@ -96,7 +96,7 @@ class Store(MutableMapping[str, pa.Table]):
         if capacity is not None and capacity <= 0:
             raise InvalidOption(f"capacity is a number of bytes above 0, or None; not {capacity}")
         self.name = check_store_name(name)
-        self.path = os.path.join(made_root(shared=bool(mode & 0o077)), name)
+        self.path = os.path.join(root_folder(), name)
         self._folder = Folder(self.path, capacity=capacity, evict=evict, mode=mode, recycle=recycle)
         self._close = weakref.finalize(self, self._folder.close)
 
@@ -268,16 +268,20 @@ class Store(MutableMapping[str, pa.Table]):
             InvalidOption: More than the pool may hold: a quarter of the machine's shared memory, or the capacity.
             StoreFull: There is no room.
         """
-        if not SMALL <= nbytes <= (limit := self._folder.pool_limit()):
-            raise InvalidOption(f"{self.path}: the pool takes segments of {SMALL} to {limit} bytes, not of {nbytes}")
         try:
-            self._folder.prefault(nbytes)
+            with self._folder.writing():
+                limit = self._folder.pool_limit()
+                if not SMALL <= nbytes <= limit:
+                    raise InvalidOption(
+                        f"{self.path}: the pool takes segments of {SMALL} to {limit} bytes, not {nbytes}"
+                    )
+                self._folder.prefault(nbytes)
         except OSError as error:
             raise translated(self._folder, error, nbytes) from error
 
     def trim(self) -> int:
         """Gives memory that waits to be recycled back to the machine; returns the bytes."""
-        return self._folder.trim()
+        return self._folder.trim() if os.path.exists(self.path) else 0
 
     def destroy(self) -> None:
         """Removes the store with all its objects. Whoever holds a table keeps it; a later `put` begins a new store."""
@@ -352,6 +356,7 @@ def stores() -> list[str]:
 
     Example:
         >>> with Store("doctest") as store:
+        ...     store["n"] = {"n": [1]}
         ...     print("doctest" in stores())
         ...     store.destroy()
         True
@@ -359,15 +364,6 @@ def stores() -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         return sorted(entry.name for entry in os.scandir(root_folder()) if entry.is_dir() and entry.name[0] != ".")
     return []
-
-
-def made_root(*, shared: bool) -> str:
-    """The folder of all stores, made if it is not there."""
-    root = root_folder()
-    with contextlib.suppress(FileExistsError):
-        os.makedirs(root, 0o755 if shared else 0o700)
-    check_owner(root, shared=shared)
-    return root
 
 
 def size_text(size: float) -> str:

@@ -65,7 +65,8 @@ def load(address: str | None = None, rows: int | None = None) -> TourData:
             table = _csv(source, place, _CSV[extension]) if extension in _CSV else _json(source, place)
             return TourData(place.address, "CSV" if extension in _CSV else "JSON lines", _first(table, rows))
     dataset = api.open(place)
-    return TourData(place.address, dataset.format.value, _first(dataset.to_table(), rows))
+    table = dataset.to_table() if rows is None else _beginning(dataset.to_reader(), rows)
+    return TourData(place.address, dataset.format.value, table)
 
 
 def sample(rows: int) -> pa.Table:
@@ -83,6 +84,18 @@ def sample(rows: int) -> pa.Table:
 
 def _first(table: pa.Table, rows: int | None) -> pa.Table:
     return table if rows is None else table.slice(0, rows)
+
+
+def _beginning(reader: pa.RecordBatchReader, rows: int) -> pa.Table:
+    """The first rows; what comes after them is not read."""
+    batches: list[pa.RecordBatch] = []
+    while rows > 0:
+        try:
+            batches.append(reader.read_next_batch().slice(0, rows))
+        except StopIteration:
+            break
+        rows -= batches[-1].num_rows
+    return pa.Table.from_batches(batches, reader.schema)
 
 
 def _csv(source: Any, place: Place, delimiter: str) -> pa.Table:

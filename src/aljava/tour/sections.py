@@ -152,8 +152,6 @@ def run(
             recorder = _Recorder(name, progress)
             comparison = visit(trip, recorder)
             sections.append(Section(name, about, tuple(recorder.steps), comparison))
-            # What the section held is free now; an allocator that keeps it would add up to the memory of all six.
-            pa.default_memory_pool().release_unused()
             if finished:
                 finished(sections[-1])
     comparison = next((section.comparison for section in sections if section.comparison), None)
@@ -255,6 +253,8 @@ class _Recorder:
     def step(self, name: str) -> Iterator[_Running]:
         if self._progress:
             self._progress(self._section, name)
+        # What the step before held is free now; an allocator that keeps it would add up to the memory of all steps.
+        pa.default_memory_pool().release_unused()
         running = _Running()
         verified: bool | None = False
         error = None
@@ -281,8 +281,7 @@ def _ipc_stream(trip: _Trip, recorder: _Recorder) -> None:
             buffer = dumps(table)
         step.note = f"{charts.size(buffer.size)} of Arrow IPC stream"
         # pyarrow is the judge that we did not write.
-        with pa.ipc.open_stream(buffer) as reader:
-            found = reader.read_all()
+        found = pa.ipc.open_stream(buffer).read_all()
         step.same(table, found.replace_schema_metadata(_without_ours(found.schema.metadata)))
     with recorder.step("back from the buffer") as step:
         content = _made(buffer, "to a buffer")
@@ -297,7 +296,7 @@ def _ipc_stream(trip: _Trip, recorder: _Recorder) -> None:
             if lie.all_inside
             else f"{lie.buffers - lie.buffers_inside} of {lie.buffers} buffers were copied"
         )
-    buffer = content = found = None
+    buffer = content = found = None  # the second process will need as much again
     with recorder.step("through a pipe") as step, Peer("receive") as peer:
         peer.answer()
         step.bytes = table.nbytes

@@ -1,0 +1,215 @@
+"""`aljava store`: look at the stores of this machine's shared memory, and put, get and remove tables."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import unquote
+
+import typer
+
+from aljava.cli.output import console
+from aljava.errors import AddressError
+from aljava.store import ObjectInfo, Store, stores
+from aljava.store.store import size_text
+
+app = typer.Typer(name="store", no_args_is_help=True, help="Tables in this machine's shared memory.")
+
+_NAME = typer.Argument(metavar="STORE", help="The store.")
+_ADDRESS = typer.Argument(metavar="STORE/KEY", help="The object; shm:// in front is taken as well.")
+_JSON = typer.Option(False, "--json", help="Print JSON, for programs.")
+
+
+@app.command("ls")
+def list_(
+    name: str | None = typer.Argument(None, metavar="[STORE]", help="The store; without it, all stores."),
+    *,
+    as_json: bool = _JSON,
+) -> None:
+    """List the objects of a store with rows, size, readers and age; or all stores."""
+    if name is None:
+        found = {each: Store(each).stats() for each in stores()}
+        if as_json:
+            _print_json([{"store": each, **asdict(stats)} for each, stats in found.items()])
+            return
+        rows = [
+            (each, f"{stats.objects:,}", size_text(stats.bytes_used), size_text(stats.bytes_pooled))
+            for each, stats in found.items()
+        ]
+        console().print(_table(("store", "objects", "size", "pool"), rows))
+        return
+    infos = _existing(name).infos()
+    if as_json:
+        _print_json([_as_json(info) for info in infos])
+    else:
+        console().print(_listing(infos))
+
+
+@app.command("put")
+def put(
+    address: str = _ADDRESS,
+    source: str = typer.Argument(metavar="SOURCE", help="What to put: the address of a table, such as a file."),
+) -> None:
+    """Put a table into a store, batch by batch."""
+    import aljava
+
+    store, key = _split(address)
+    with Store(store) as opened:
+        opened.put(aljava.open(source), key)
+        info = opened.info(key)
+    console().print(f"shm://{store}/{key}: {info.rows:,} rows, {size_text(info.bytes)}", markup=False)
+
+
+@app.command("get")
+def get(
+    address: str = _ADDRESS,
+    target: str = typer.Argument(metavar="TARGET", help="Where to write it: the address of a file."),
+) -> None:
+    """Write an object to a file."""
+    import aljava
+
+    store, key = _split(address)
+    table = _existing(store)[key]
+    aljava.write(table, target)
+    console().print(f"{target}: {table.num_rows:,} rows", markup=False)
+
+
+@app.command("info")
+def info(address: str = _ADDRESS, *, as_json: bool = _JSON) -> None:
+    """Show an object's rows, size, readers, age and schema."""
+    store, key = _split(address)
+    found = _existing(store).info(key)
+    if as_json:
+        _print_json(_as_json(found))
+        return
+    out = console()
+    out.print(_listing([found]))
+    out.print(_table(("column", "type"), [(field.name, str(field.type)) for field in found.schema]))
+
+
+@app.command("rm")
+def remove(address: str = _ADDRESS) -> None:
+    """Remove an object; whoever reads it keeps it."""
+    store, key = _split(address)
+    del _existing(store)[key]
+
+
+@app.command("stat")
+def stat(name: str = _NAME, *, as_json: bool = _JSON) -> None:
+    """Show how much memory a store takes."""
+    stats = _existing(name).stats()
+    if as_json:
+        _print_json({"objects": stats.objects, "bytes_used": stats.bytes_used, "bytes_pooled": stats.bytes_pooled})
+        return
+    rows = [
+        ("objects", f"{stats.objects:,}"),
+        ("size", size_text(stats.bytes_used)),
+        ("waiting to be used again", size_text(stats.bytes_pooled)),
+    ]
+    console().print(_table(("store", name), rows))
+
+
+@app.command("trim")
+def trim(name: str = _NAME) -> None:
+    """Give memory that waits to be used again back to the machine."""
+    with _existing(name) as store:
+        console().print(f"{size_text(store.trim())} given back")
+
+
+@app.command("destroy")
+def destroy(name: str = _NAME) -> None:
+    """Remove a store with all its objects; whoever reads one keeps it."""
+    _existing(name).destroy()
+
+
+@app.command("watch")
+def watch(
+    name: str = _NAME,
+    *,
+    every: float = typer.Option(1.0, help="Seconds between two looks.", min=0.05),
+    times: int = typer.Option(0, help="How often to look; 0 until interrupted.", min=0),
+) -> None:
+    """Show the objects of a store as they come and go."""
+    from rich.live import Live
+
+    store = _existing(name)
+    looks = 0
+    with Live(_listing(store.infos()), console=console(), auto_refresh=False) as live:
+        while True:
+            looks += 1
+            if times and looks >= times:
+                break
+            time.sleep(every)
+            live.update(_listing(store.infos()), refresh=True)
+
+
+def _split(address: str) -> tuple[str, str]:
+    store, _, key = address.removeprefix("shm://").partition("/")
+    if not store or not key:
+        raise AddressError(f"{address} names no object: write STORE/KEY")
+    return store, unquote(key) if address.startswith("shm://") else key
+
+
+def _existing(name: str) -> Store:
+    """A store, if it is there: a mistyped name is no empty store."""
+    store = Store(name)
+    if name not in stores():
+        there = ", ".join(stores()) or "none"
+        raise AddressError(f"there is no store {name!r}; there are: {there}")
+    return store
+
+
+def _listing(infos: list[ObjectInfo]) -> Any:
+    rows = [
+        (
+            info.key,
+            f"{info.rows:,}",
+            size_text(info.bytes),
+            "?" if info.readers is None else f"{info.readers}",
+            _age(info),
+        )
+        for info in infos
+    ]
+    return _table(("key", "rows", "size", "readers", "age"), rows)
+
+
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for number, title in enumerate(titles):
+        table.add_column(escape(title), justify="right" if number and len(titles) > 2 else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _readers(info: ObjectInfo) -> str:
+    return "?" if info.readers is None else f"{info.readers:,}"
+
+
+def _age(info: ObjectInfo) -> str:
+    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if info.age >= seconds:
+            return f"{info.age / seconds:.0f} {unit}"
+    return f"{info.age:.0f} s"
+
+
+def _as_json(info: ObjectInfo) -> dict[str, Any]:
+    return {
+        "key": info.key,
+        "rows": info.rows,
+        "bytes": info.bytes,
+        "readers": info.readers,
+        "age": info.age,
+        "schema": {field.name: str(field.type) for field in info.schema},
+    }
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
