@@ -12,7 +12,7 @@ import bench
 from bench.harness import Result, machine, report, run, table
 
 RESULTS = Path(__file__).parent / "results"
-MACHINERY = {"harness", "data", "__main__", "peak_of_writing"}
+MACHINERY = {"harness", "data", "__main__", "peak_of_sql", "peak_of_writing"}
 
 
 def main() -> int:

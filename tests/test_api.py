@@ -336,7 +336,7 @@ BAD_FILES = {
     "a stream that says too much": (
         b"\xff\xff\xff\xff\x00\x00\x00\x7f" + bytes(64),
         InvalidData,
-        "of 2130706432 bytes",
+        "2130706432",
     ),
     "magic only": (b"ARROW1\0\0", TruncatedFile, "footer"),
     "parquet magic": (b"PAR1" + bytes(100), TruncatedFile, "Parquet"),

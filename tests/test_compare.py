@@ -13,7 +13,7 @@ import pytest
 
 import aljava
 from aljava.charts import _ceiling
-from aljava.compare import CODECS, Comparison, Measured, take_sample
+from aljava.comparison import CODECS, Comparison, Measured, take_sample
 from aljava.errors import InvalidOption, UnsupportedType
 
 

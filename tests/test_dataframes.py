@@ -8,9 +8,9 @@ import pandas
 import polars
 import pyarrow as pa
 import pytest
-from tests import conformance
 
 import aljava
+from tests import conformance
 
 PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"
 

@@ -133,7 +133,7 @@ def test_regroup_gathers_small_batches_and_splits_large_ones() -> None:
     large = reader_of([20_000_000])
     sizes = [batch.num_rows for batch in frames.regroup(large)]
     assert sum(sizes) == 20_000_000
-    assert all(16 << 20 < rows * 8 <= 64 << 20 for rows in sizes)
+    assert all(4 << 20 < rows * 8 <= 16 << 20 for rows in sizes)
     assert len(list(frames.regroup(reader_of([20_000_000]), split=False))) == 1
 
 

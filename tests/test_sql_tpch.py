@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tpch import QUERIES, TABLES
 
 import aljava
 from aljava.store import Store
+from tests.tpch import QUERIES, TABLES
 
 pytestmark = pytest.mark.long
 

@@ -4,6 +4,7 @@ import io
 
 import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
+
 from tests.strategies import Batches, batches
 
 

@@ -3,19 +3,43 @@
 One payload, many places: `write(table, place)` and `read(place)`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aljava import ipc
-from aljava.api import Written, open, read, write
-from aljava.compare import Comparison, compare
-from aljava.dataset import Dataset
 from aljava.errors import AljavaError
-from aljava.objects import dumps, loads
-from aljava.store import Store
 
 if TYPE_CHECKING:
+    from aljava import feather, ipc
+    from aljava.api import Written, append, open, read, write
+    from aljava.comparison import Comparison, compare
+    from aljava.dataset import Dataset
+    from aljava.mending import repair, verify
+    from aljava.objects import dumps, loads
     from aljava.queries import attach, sql
+    from aljava.store import Store
     from aljava.streams.listening import listen
+
+#: Where each public name lives. It is loaded when first used, so that `import aljava` costs no more than
+#: `import pyarrow`: pyarrow.dataset, pyarrow.compute and DuckDB would each add a tenth of a second.
+_HOMES = {
+    "Comparison": "aljava.comparison",
+    "Dataset": "aljava.dataset",
+    "Store": "aljava.store",
+    "Written": "aljava.api",
+    "append": "aljava.api",
+    "attach": "aljava.queries",
+    "compare": "aljava.comparison",
+    "dumps": "aljava.objects",
+    "listen": "aljava.streams.listening",
+    "loads": "aljava.objects",
+    "open": "aljava.api",
+    "read": "aljava.api",
+    "repair": "aljava.mending",
+    "sql": "aljava.queries",
+    "verify": "aljava.mending",
+    "write": "aljava.api",
+}
+_MODULES = ("feather", "ipc")
 
 __all__ = [
     "AljavaError",
@@ -23,29 +47,32 @@ __all__ = [
     "Dataset",
     "Store",
     "Written",
+    "append",
     "attach",
     "compare",
     "dumps",
+    "feather",
     "ipc",
     "listen",
     "loads",
     "open",
     "read",
+    "repair",
     "sql",
+    "verify",
     "write",
 ]
 __version__ = "0.1.0"
 
 
-#: Public names that are loaded when first used, and the modules that have them: DuckDB takes 0.1 s to import, as much
-#: as pyarrow itself, and sockets bring TLS along.
-_LATER = {"attach": "aljava.queries", "sql": "aljava.queries", "listen": "aljava.streams.listening"}
-
-
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        from importlib import import_module
-
-        globals()[name] = getattr(import_module(_LATER[name]), name)
+    if name in _MODULES:
+        return import_module(f"aljava.{name}")
+    if name in _HOMES:
+        globals()[name] = getattr(import_module(_HOMES[name]), name)
         return globals()[name]
     raise AttributeError(f"module 'aljava' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

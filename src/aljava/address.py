@@ -32,6 +32,8 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # A table of `aljava serve`; a file of a web server has an end to its name.
 _SERVED = re.compile(r"^/tables/[^.]+$")
 _DESCRIPTOR = re.compile(r"fd:\d+")
+#: Schemes whose addresses name one table each, and never a folder or a glob.
+WHOLE = ("shm", "http", "https", "unix", "tcp", "tcp+tls", "grpc", "grpc+tls")
 KINDS = (
     "a path, file://, shm://STORE/KEY, unix:///PATH, tcp://HOST:PORT, fd:N, -, http(s)://, s3://, gs://, "
     "abfs://, hdfs:// or what else fsspec knows, "

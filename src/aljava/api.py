@@ -1,19 +1,25 @@
 """The doorway: an address in, a table out; a table in, an address filled."""
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from aljava import frames, ipc
 from aljava.address import locate
-from aljava.dataset import Dataset, Progress
-from aljava.errors import InvalidOption, NotFound, SchemaMismatch
+from aljava.errors import InvalidOption, NotFound
+from aljava.frames import Progress
 from aljava.places.place import Place
 from aljava.places.stream import StreamPlace
-from aljava.received import ReceivedDataset
+
+if TYPE_CHECKING:
+    # Brings pyarrow.dataset, which brings pandas.
+    from aljava.dataset import Dataset
+    from aljava.fragments import Fragment
+    from aljava.payloads import Columns
 
 MODES = ("replace", "create", "append")
 
@@ -44,6 +50,8 @@ def write(
     metadata: Mapping[str, str] | None = None,
     durable: bool = False,
     progress: Progress | None = None,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Written:
     """Writes a table to a place, whole or not at all.
 
@@ -51,7 +59,8 @@ def write(
         data: anything table-like: a pyarrow Table, RecordBatch, RecordBatchReader or Dataset, a pandas or Polars
             frame, a DuckDB relation, a dict of arrays, or anything with `__arrow_c_stream__`. What comes batch by
             batch is written batch by batch: memory stays at a few batches, whatever its length.
-        target: an address: a path, `shm://STORE/KEY`, a writable buffer or an open file.
+        target: an address: a path, `shm://STORE/KEY`, `s3://BUCKET/KEY` and its like, a writable buffer or an open
+            file.
         compression: "auto" (buffer by buffer, where it pays), "none", "lz4", "zstd" or "zstd:LEVEL".
         mode: "replace", "create" (fails if something stands there) or "append".
         batch_rows: rows in each record batch; by default they are cut and gathered to a sensible number of bytes.
@@ -60,6 +69,8 @@ def write(
         metadata: text to keep with the schema, beside what is there.
         durable: return only when the bytes would survive a loss of power.
         progress: called after each batch with the rows done and the rows in all (None where not known).
+        filesystem: of pyarrow or fsspec, in which `target` is a path.
+        storage_options: for fsspec's file system of that address.
 
     Returns:
         what was written: rows, batches, bytes and seconds.
@@ -82,7 +93,8 @@ def write(
         raise InvalidOption(f"mode {mode!r} is none of {', '.join(MODES)}")
     if batch_rows is not None and batch_rows < 1:
         raise InvalidOption(f"batch_rows is {batch_rows}: it must be at least 1")
-    place = locate(target)
+    place = locate(target, filesystem=filesystem, storage_options=storage_options)
+    _must_be_arrow(place.address)
     if place.streams and mode != "replace":
         raise InvalidOption(f"{place.address} is a stream: mode={mode!r} is for places that keep what is written")
     if place.streams and compression == "auto":
@@ -110,34 +122,92 @@ def write(
             if progress:
                 progress(rows, total)
 
+    split = compression != "none"
+    if mode == "append":
+        from aljava import appending
+
+        existing = _standing(place)
+        if existing is not None:
+            if metadata:
+                raise InvalidOption(f"{place.address} has its metadata already: appending does not change it")
+            schema = existing.schema
+            fitting = appending.conformed(reader, schema, place.address)
+            parts = counted(frames.regroup(fitting, batch_rows, split=split))
+            if appending.can_append(existing):
+                del existing
+                written = appending.append(place, parts, options, durable)
+            else:
+                # A stream, a buffer, another format: there is no end to go on from, and it is written again.
+                old = (batch for task in existing.tasks(None) for batch in task.read())
+                both = pa.RecordBatchReader.from_batches(schema, itertools.chain(old, parts))
+                written = place.write(both, options, durable=durable)
+            return Written(rows, batches, written, time.perf_counter() - start)
     if place.streams and batch_rows is None and not frames.in_memory(data):
         parts = counted(iter(reader))  # as they come: a live stream does not wait to be gathered
     else:
-        parts = counted(frames.regroup(reader, batch_rows, split=compression != "none"))
-    if mode == "append":
-        schema, parts = _after_what_is_there(place, schema, parts)
+        parts = counted(frames.regroup(reader, batch_rows, split=split))
     written = place.write(
         pa.RecordBatchReader.from_batches(schema, parts), options, create=mode == "create", durable=durable
     )
     return Written(rows, batches, written, time.perf_counter() - start)
 
 
+def append(data: Any, target: Any, **options: Any) -> Written:
+    """Adds rows to what stands at an address; the same as `write(..., mode="append")`.
+
+    The cost is that of the rows that are added, however long the file is: new batches go where the footer stood, and
+    a new footer, with the statistics and checksums of all, behind them. Two appenders wait for each other. Columns may
+    come in another order, or with types that cast without loss. Where nothing stands yet, the file is made.
+
+    Args:
+        data: as in `write`.
+        target: as in `write`. Object stores cannot append: there the object is fetched, extended and sent again.
+        **options: those of `write`, but `mode` and `metadata`.
+
+    Returns:
+        what was added.
+
+    Raises:
+        SchemaMismatch: names the column that does not fit; nothing was changed.
+        TruncatedFile: an earlier append died; `aljava repair` first.
+        AccessDenied, TransferError: the place cannot take it; what stood there before is intact.
+
+    Example:
+        >>> import tempfile
+        >>> address = tempfile.mkdtemp() + "/trades.arrow"
+        >>> for day in (1, 2):
+        ...     _ = append({"day": [day], "price": [day * 10.0]}, address)
+        >>> read(address).to_pydict()
+        {'day': [1, 2], 'price': [10.0, 20.0]}
+    """
+    return write(data, target, mode="append", **options)
+
+
 def read(
     source: Any,
     *,
-    columns: Sequence[str] | None = None,
+    columns: "Columns" = None,
     filter: Any = None,
     untrusted: bool = False,
+    memory_map: bool = True,
     progress: Progress | None = None,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> pa.Table:
     """The table at a place. Arrow IPC files and streams, Feather and Parquet are told apart by their bytes.
 
     Args:
-        source: an address: a path, `shm://STORE/KEY`, bytes or another buffer, or an open file.
-        columns: names of the columns to read, in this order; all by default.
+        source: an address: a path, a glob or a folder, `shm://STORE/KEY`, `https://…`, `s3://BUCKET/KEY` and its
+            like, bytes or another buffer, an open file; or a list of these, which are read as one table.
+        columns: names of the columns to read, in this order, or name -> expression; all by default.
         filter: a `pyarrow.compute.Expression` that a row must fulfil.
         untrusted: check every value, as one must with data from strangers; costs a pass over the data.
+        memory_map: whether a file of this machine is mapped. A map shows what the file holds: Aljava and whoever else
+            replaces a file leaves it as it was, but a program that cuts the file short in place takes the pages
+            away, and reading them then kills the process (SIGBUS). False copies the file into memory first.
         progress: called after each batch with the rows done and the rows in all (None where not known).
+        filesystem: of pyarrow or fsspec, in which `source` is a path.
+        storage_options: for fsspec's file system of that address, or `{"headers": …}` for http.
 
     Returns:
         a `pyarrow.Table`; raw data of a local file, a buffer or a store is not copied.
@@ -155,18 +225,35 @@ def read(
         >>> read(address, columns=["price"], filter=pc.field("day") == 1).to_pydict()
         {'price': [0.5, 1.5]}
     """
-    return open(source, untrusted=untrusted).to_table(columns, filter, progress)
+    from aljava.listing import parts
+    from aljava.payloads import Payloads
+
+    found = parts(source, filesystem=filesystem, storage_options=storage_options)
+    if isinstance(found[0].place, StreamPlace):
+        return _received(found[0].place, untrusted).to_table(columns, filter, progress=progress)
+    payloads = Payloads(found, untrusted=untrusted, memory_map=memory_map)
+    return payloads.to_table(columns, filter, progress=progress)
 
 
-def open(source: Any, *, untrusted: bool = False) -> Dataset:
+def open(
+    source: Any,
+    *,
+    untrusted: bool = False,
+    memory_map: bool = True,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> "Dataset":
     """The table at a place, read when asked: only the columns and the rows that are wanted.
 
     Args:
         source: as in `read`.
         untrusted: as in `read`.
+        memory_map: as in `read`.
+        filesystem: as in `read`.
+        storage_options: as in `read`.
 
     Returns:
-        a `Dataset`, with `to_table`, `to_pandas`, `to_polars` and `to_numpy`.
+        a `Dataset`, with `to_table`, `to_pandas`, `to_polars` and `to_numpy`; DuckDB and Polars take it too.
 
     Raises:
         NotFound, TruncatedFile, InvalidData: as in `read`.
@@ -178,10 +265,29 @@ def open(source: Any, *, untrusted: bool = False) -> Dataset:
         >>> open(address).to_numpy()
         {'id': array([1, 2, 3])}
     """
-    place = locate(source)
-    if isinstance(place, StreamPlace):
-        return ReceivedDataset(place, untrusted=untrusted)
-    return Dataset(place, untrusted=untrusted)
+    from aljava.dataset import Dataset
+    from aljava.listing import parts
+
+    found = parts(source, filesystem=filesystem, storage_options=storage_options)
+    if isinstance(found[0].place, StreamPlace):
+        return _received(found[0].place, untrusted)
+    return Dataset(found, untrusted=untrusted, memory_map=memory_map)
+
+
+def _received(place: StreamPlace, untrusted: bool) -> "Dataset":
+    from aljava.received import ReceivedDataset
+
+    return ReceivedDataset(place, untrusted=untrusted)
+
+
+def _must_be_arrow(address: str) -> None:
+    """Arrow in a file that says it is something else would be a trap for whoever opens it by its name."""
+    suffix = address[address.rfind(".") :].lower() if "." in address else ""
+    if suffix in (".parquet", ".csv", ".json", ".jsonl", ".ndjson"):
+        raise InvalidOption(
+            f"{address} says that it is {suffix[1:]}, and what is written here is Arrow IPC: name it .arrow, or make "
+            f"that format of it with `aljava copy SOURCE {address}`"
+        )
 
 
 def _encoded(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
@@ -191,27 +297,11 @@ def _encoded(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
     return {key.encode(): value.encode() for key, value in metadata.items()}
 
 
-def _after_what_is_there(
-    place: Place, schema: pa.Schema, added: Iterator[pa.RecordBatch]
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The rows that stand at the place, then the added ones."""
+def _standing(place: Place) -> "Fragment | None":
+    """What stands at a place already."""
+    from aljava.fragments import open_fragment
+
     try:
-        existing = Dataset(place)
+        return open_fragment(place)
     except NotFound:
-        return schema, added
-    if not existing.schema.equals(schema):
-        raise SchemaMismatch(
-            f"{place.address} has the columns ({_columns(existing.schema)}), and what is to be appended has "
-            f"({_columns(schema)}): they must be the same"
-        )
-
-    def both() -> Iterator[pa.RecordBatch]:
-        yield from existing.to_reader()
-        for batch in added:
-            yield batch.replace_schema_metadata(existing.schema.metadata)
-
-    return existing.schema, both()
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+        return None

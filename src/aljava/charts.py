@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aljava.compare import Comparison
+    from aljava.comparison import Comparison
 
 
 @dataclass(frozen=True)

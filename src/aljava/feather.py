@@ -15,7 +15,8 @@ from pyarrow import _feather
 from pyarrow._feather import FeatherError
 from pyarrow.feather import check_chunked_overflow
 
-from aljava.errors import InvalidOption, NotFound
+from aljava.errors import InvalidData, InvalidOption, NotFound
+from aljava.ipc import feather_v1
 from aljava.ipc.message import kind_of
 from aljava.ipc.reader import ReadOptions, RecordBatchFileReader
 from aljava.ipc.writer import RecordBatchFileWriter, WriteOptions
@@ -222,11 +223,19 @@ def _read_version_2(file: Any, columns: Sequence[str | int] | None, use_threads:
 
 def _read_version_1(file: Any, columns: Sequence[str | int] | None, use_threads: bool) -> Any:
     _warn_of_version_1(5)
-    reader = _feather.FeatherReader(file, use_memory_map=False, use_threads=use_threads)
-    if columns is None:
-        return reader.read()
-    by_number = all(isinstance(column, int) for column in columns)
-    return reader.read_indices(list(columns)) if by_number else reader.read_names(list(columns))
+    feather_v1.check(file)
+    try:
+        reader = _feather.FeatherReader(file, use_memory_map=False, use_threads=use_threads)
+        if columns is None:
+            table = reader.read()
+        elif all(isinstance(column, int) for column in columns):
+            table = reader.read_indices(list(columns))
+        else:
+            table = reader.read_names(list(columns))
+        table.validate(full=True)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise InvalidData(f"the Feather file (version 1) cannot be read: {error}") from error
+    return table
 
 
 def _warn_of_version_1(level: int) -> None:

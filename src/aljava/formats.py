@@ -57,7 +57,7 @@ def recognise(source: pa.NativeFile, address: str) -> Format:
         if not tail.endswith(b"ARROW1") or size < 20:
             raise TruncatedFile(
                 f"{address} has no footer: it begins as an Arrow IPC file and ends, after {size:,} bytes, without its "
-                "end. Its writer died or the copy was cut short; copy it again, or read the whole batches as a stream"
+                "end. Its writer died or the copy was cut short"
             )
         return Format.IPC_FILE
     if head.startswith(b"PAR1"):

@@ -6,16 +6,19 @@ dicts of arrays, and any object with `__arrow_c_stream__` or `__arrow_c_array__`
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from aljava.errors import InvalidOption, UnsupportedType
 
-# A batch of about this size is large enough to keep framing, codecs and threads busy, small enough to be held a few
-# at a time.
-BATCH_BYTES = 32 << 20
+#: Called after each batch with the rows done and the rows in all (None where that is not known).
+Progress = Callable[[int, int | None], None]
+
+# A batch of about this size keeps framing, codecs and threads busy; a filter that wants a hundredth of a gigabyte
+# reads two of them.
+BATCH_BYTES = 8 << 20
 # Input batches under this size are gathered into one.
 SMALL_BATCH_BYTES = 1 << 20
 
@@ -103,7 +106,7 @@ def regroup(reader: pa.RecordBatchReader, rows: int | None = None, split: bool =
     Args:
         reader: the batches.
         rows: rows in each batch (the last may have fewer). By default the size goes by bytes: what is under 1 MiB is
-            gathered, what is over 64 MiB is cut into pieces of about 32 MiB.
+            gathered, what is over 16 MiB is cut into pieces of about 8 MiB.
         split: whether large batches are cut when `rows` is not given. One large raw batch stays one large zero-copy
             column for whoever maps it.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from aljava.address import SCHEME, local_path, locate
+from aljava.address import SCHEME, WHOLE, local_path, locate
 from aljava.errors import AccessDenied, NotFound
 from aljava.places.place import Place
 
@@ -63,11 +63,13 @@ def parts(address: Any, *, filesystem: Any = None, storage_options: Mapping[str,
         return found
     if isinstance(address, str | os.PathLike) and not isinstance(os.fspath(address), bytes):
         text = os.fspath(address)
+        if not text:
+            return [Part(locate(address))]
         match = SCHEME.match(text)
         scheme = match[1].lower() if match else None
         if filesystem is None and scheme in (None, "file") and storage_options is None:
             return _local(local_path(text) if scheme else text)
-        if filesystem is not None or scheme not in ("shm", "http", "https"):
+        if filesystem is not None or scheme not in WHOLE:
             return _remote(text, filesystem, storage_options)
     return [Part(locate(address, filesystem=filesystem, storage_options=storage_options))]
 
@@ -90,7 +92,7 @@ def _local(path: str) -> list[Part]:
         if not found:
             raise NotFound(f"{LocalFile(path).address} matches no file")
     else:
-        return [Part(LocalFile(path))]
+        return [Part(locate(path))]
     return [Part(LocalFile(file), _hive(os.path.relpath(file, root or "."))) for file in found]
 
 

@@ -1,18 +1,23 @@
 """A table that arrives: the Dataset of sockets, pipes and servers."""
 
-from collections.abc import Iterator, Sequence
+import html
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from aljava.dataset import Dataset, Progress
-from aljava.errors import QueryError
+from aljava.dataset import Dataset, Scanner
+from aljava.errors import InvalidOption
 from aljava.formats import Format
+from aljava.payloads import Query
 from aljava.places.stream import StreamPlace
 
 
 class ReceivedDataset(Dataset):
     """What comes over a stream. A socket or a pipe gives its rows once; a server gives them as often as asked.
+
+    How many rows there are is not known before they have come.
 
     Example:
         >>> import os, threading, aljava
@@ -29,27 +34,83 @@ class ReceivedDataset(Dataset):
     def __init__(self, place: StreamPlace, *, untrusted: bool = False) -> None:
         self._place = place
         self._arrival = place.arrive(untrusted=untrusted)
-        self.format = Format.IPC_STREAM
-        self.schema: pa.Schema = self._arrival.schema
+        self._schema = self._arrival.schema
+        self._filter = None
 
-    def to_reader(
-        self, columns: Sequence[str] | None = None, filter: Any = None, progress: Progress | None = None
-    ) -> pa.RecordBatchReader:
-        """The rows, batch by batch, as they arrive.
+    @property
+    def address(self) -> str:
+        """Where the table comes from."""
+        return self._place.address
 
-        Args and raises as `Dataset.to_reader`; of a stream that comes once, a second call raises InvalidOption.
-        """
-        for name in columns or ():
-            if name not in self.schema.names:
-                raise QueryError(f"{self.address} has no column {name!r}; it has {', '.join(self.schema.names)}")
-        reader = self._arrival.scan(columns, filter)
-        return reader if progress is None else pa.RecordBatchReader.from_batches(reader.schema, _told(reader, progress))
+    @property
+    def format(self) -> Format:
+        """Always a stream."""
+        return Format.IPC_STREAM
+
+    @property
+    def files(self) -> list[str]:
+        """The one address."""
+        return [self.address]
+
+    @property
+    def num_rows(self) -> int:
+        """Not known: use `count_rows`, which reads them all."""
+        raise InvalidOption(f"{self.address} is a stream: how many rows it has is known when they have come")
+
+    num_batches = num_rows
+    nbytes = num_rows
+    zones = num_rows
+
+    def explain(self, filter: Any = None) -> Any:
+        """Not offered: a stream is read from its start to its end."""
+        raise InvalidOption(f"{self.address} is a stream, which is read whole")
+
+    def filter(self, expression: Any) -> Any:
+        """Not offered: give the filter to `to_table` and its like."""
+        raise InvalidOption(f"{self.address} is a stream, which cannot be read twice: filter what to_table gives")
+
+    def get_fragments(self, filter: Any = None) -> Iterator[Any]:
+        """The stream is one fragment."""
+        yield self
+
+    def __reduce__(self) -> Any:
+        raise InvalidOption(f"{self.address} is received by this process: send its table instead")
+
+    def __repr__(self) -> str:
+        columns = "\n".join(f"  {field.name}: {field.type}" for field in self._schema)
+        return f"<aljava.Dataset {self.address} (arriving)>\n{columns}"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+    @property
+    def _query(self) -> type[Query]:
+        return _Arriving
 
 
-def _told(reader: pa.RecordBatchReader, progress: Progress) -> Iterator[pa.RecordBatch]:
-    rows = 0
-    for batch in reader:
-        yield batch
-        rows += batch.num_rows
-        progress(rows, None)
-    progress(rows, rows)
+class _Arriving(Scanner):
+    """A query over what arrives, answered batch by batch."""
+
+    _dataset: ReceivedDataset
+
+    def to_batches(self) -> Iterator[pa.RecordBatch]:
+        done = 0
+        for batch in self._batches():
+            for offset in range(0, max(1, batch.num_rows), self._batch_size or max(1, batch.num_rows)):
+                yield batch.slice(offset, self._batch_size)
+            done += batch.num_rows
+            if self._progress:
+                self._progress(done, None)
+        if self._progress:
+            self._progress(done, done)
+
+    def count_rows(self) -> int:
+        return sum(batch.num_rows for batch in self._batches())
+
+    def take(self, indices: Any) -> pa.Table:
+        return self.to_table().take(np.asarray(indices, np.int64))
+
+    def _batches(self, ahead_of_time: bool = True) -> Iterator[pa.RecordBatch]:
+        # Only the columns travel that the projection and the filter need.
+        for batch in self._dataset._arrival.scan(self._selection.needed, None):
+            yield from self._selection.apply([batch])

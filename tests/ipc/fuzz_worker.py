@@ -17,19 +17,21 @@ import random
 import resource
 import struct
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tests.ipc.payloads import COMPRESSIONS, FORMATS, written
-from tests.types import arrays
 
 import aljava
+import aljava.feather
 import aljava.ipc
 from aljava.ipc.checksums import read_checksums
 from aljava.ipc.zones import Zones
+from tests.ipc.payloads import COMPRESSIONS, FORMATS, written
+from tests.types import arrays
 
 # What reading a payload may take beyond a multiple of its size: a read-ahead, a thread, what a batch of 40 rows holds.
 ALLOWANCE = 8 << 20
@@ -68,7 +70,7 @@ def payloads_with_zones() -> Iterator[tuple[str, bytes]]:
 
 
 def payloads_of_other_kinds() -> Iterator[tuple[str, bytes]]:
-    """What Aljava does not write, but reads: older metadata, messages without a marker, dictionaries that grow."""
+    """What Aljava rarely writes, but reads: older metadata, no markers, dictionaries that grow, Feather version 1."""
     words = pa.array([f"word {i}" for i in range(9)])
     growing = [
         pa.record_batch([pa.DictionaryArray.from_arrays(pa.array([0, size - 1], pa.int8()), words[:size])], ["word"])
@@ -87,6 +89,10 @@ def payloads_of_other_kinds() -> Iterator[tuple[str, bytes]]:
                 for batch in growing if format_ == "stream" or "emit_dictionary_deltas" in options else growing[:1]:
                     writer.write_batch(batch)
             yield format_, sink.getvalue()
+    table = pa.table({"n": [1, None] * 9, "word": growing[0]["word"].take([0, 1, None] * 6), "text": ["a", "bc"] * 9})
+    sink = io.BytesIO()
+    aljava.feather.write_feather(table, sink, version=1)
+    yield "feather", sink.getvalue()
 
 
 def damaged(case: int) -> tuple[str, bytes]:
@@ -203,6 +209,8 @@ WAYS: tuple[tuple[Callable[[bytes], Any], aljava.ipc.ReadOptions], ...] = (
 def read_all(format_: str, payload: bytes, way: int) -> pa.Table:
     """The table in a payload from a stranger."""
     source, options = WAYS[way]
+    if format_ == "feather":
+        return aljava.feather.read_table(source(payload), columns=options.columns)
     open_ = aljava.ipc.open_file if format_ == "file" else aljava.ipc.open_stream
     with open_(source(payload), options=options) as reader:
         table = reader.read_all()
@@ -231,6 +239,7 @@ def answer(request: str) -> str:
 def main() -> None:
     """Answer requests until there are no more."""
     faulthandler.enable()
+    warnings.simplefilter("ignore", DeprecationWarning)  # of Feather 1
     for format_, payload in payloads():  # unharmed: also starts all threads before the address space is bounded
         assert all(attempt(format_, payload, way) == "read" for way in range(len(WAYS)))
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-import aljava.feather
 import pyarrow as pa
 import pytest
 
 import aljava
+import aljava.feather
 import aljava.ipc
 
 

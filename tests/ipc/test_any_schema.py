@@ -5,10 +5,10 @@ import io
 import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.ipc.payloads import COMPRESSIONS, FORMATS, batches_of
-from tests.strategies import Batches, batches
 
 import aljava.ipc
+from tests.ipc.payloads import COMPRESSIONS, FORMATS, batches_of
+from tests.strategies import Batches, batches
 
 
 def written(made: Batches, format_: str, compression: str) -> bytes:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.ipc.samples import columns
 
 from aljava import ipc
 from aljava.errors import AljavaError, InvalidData, InvalidOption, SchemaMismatch, TransferError, UnsupportedType
 from aljava.ipc.message import Messages
 from aljava.ipc.writer import lay_out
+from tests.ipc.samples import columns
 
 TABLE = pa.table({"n": np.arange(5000), "s": [f"row {number}" for number in range(5000)]})
 BATCH = TABLE.to_batches()[0]
@@ -35,6 +35,19 @@ def test_another_schema_midway_is_refused_and_the_rest_goes_on(new: Any, open_: 
                 writer.write_batch(wrong)
         writer.write_batch(BATCH)
     assert open_(sink.getvalue()).read_all() == pa.concat_tables([TABLE, TABLE])
+
+
+@pytest.mark.parametrize(("new", "open_"), WRITERS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_batches_before_a_refused_one_are_written(new: Any, open_: Any, options: Any) -> None:
+    sink = io.BytesIO()
+    with new(sink, TABLE.schema, options=options) as writer:
+        with pytest.raises(SchemaMismatch):
+            writer.write_batches([BATCH, BATCH, pa.record_batch({"n": [1]}), BATCH])
+        assert writer.stats.num_record_batches == 2
+        with pytest.raises(ZeroDivisionError):
+            writer.write_batches(BATCH if number < 1 else 1 / 0 for number in range(2))
+    assert open_(sink.getvalue()).read_all() == pa.concat_tables([TABLE] * 3)
 
 
 @pytest.mark.parametrize(("new", "open_"), WRITERS)

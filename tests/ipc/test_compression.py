@@ -5,13 +5,13 @@ import io
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.ipc.samples import columns
 
 from aljava import ipc
 from aljava.errors import InvalidOption
 from aljava.ipc.compression import Compression
 from aljava.ipc.message import Messages
 from aljava.ipc.metadata import BatchHeader
+from tests.ipc.samples import columns
 
 ROWS = 50_000
 RANDOM = np.random.default_rng(3)

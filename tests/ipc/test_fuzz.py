@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from tests.ipc import fuzz, fuzz_worker
 from tests.ipc.payloads import written_by_pyarrow
+
+pytestmark = pytest.mark.filterwarnings("ignore:Feather V1:DeprecationWarning")
 
 KINDS = {"arrow-ipc-file": "file", "arrow-ipc-stream": "stream"}
 

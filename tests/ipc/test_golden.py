@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.ipc
 import pytest
+
 from tests.ipc import integration_json
 from tests.ipc.payloads import COMPRESSIONS, FORMATS, batches_of, written
 

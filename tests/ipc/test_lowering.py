@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.ipc.samples import NAMES, columns
 
 from aljava import ipc
 from aljava.ipc.lowering import pack_views
+from tests.ipc.samples import NAMES, columns
 
 COLUMNS = columns(100)
 OTHER = columns(100, seed=1)

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ipc.samples import columns
 
 from aljava.errors import InvalidData
 from aljava.ipc.message import END_OF_STREAM, FILE_START, Messages, find_message, frame, kind_of, schema_metadata
@@ -21,6 +20,7 @@ from aljava.ipc.metadata import (
     encode_footer,
     peek,
 )
+from tests.ipc.samples import columns
 
 TABLE = pa.table(columns(50))
 BATCH = TABLE.to_batches()[0]

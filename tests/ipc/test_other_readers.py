@@ -23,6 +23,7 @@ import nanoarrow.ipc
 import polars
 import pyarrow as pa
 import pytest
+
 from tests.ipc.payloads import COMPRESSIONS, FORMATS, written, written_by_pyarrow
 from tests.types import arrays
 

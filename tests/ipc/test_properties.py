@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.tests.strategies as past
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.ipc.samples import columns
 
 from aljava import ipc
+from tests.ipc.samples import columns
 
 SAMPLES = columns(120)
 COMPRESSIONS = st.sampled_from(["none", "lz4", "zstd", "auto"])

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from tests.ipc.columns import COLUMNS, moments
 
 from aljava.ipc.zones import ZoneBuilder, Zones
+from tests.ipc.columns import COLUMNS, moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.ipc.samples import columns
 
 from aljava import ipc
 from aljava.errors import InvalidData, InvalidOption, NotFound, TransferError, TruncatedFile
 from aljava.ipc.message import Messages
+from tests.ipc.samples import columns
 
 TABLE = pa.table({"n": np.arange(30_000), "s": [f"row {number}" for number in range(30_000)], "d": ["a", "b"] * 15_000})
 TABLE = TABLE.set_column(2, "d", TABLE["d"].dictionary_encode())

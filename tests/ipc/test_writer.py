@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from tests.ipc.samples import NAMES, columns
 
 from aljava import ipc
 from aljava.ipc.checksums import read_checksums
 from aljava.ipc.message import Messages
 from aljava.ipc.writer import lay_out
+from tests.ipc.samples import NAMES, columns
 
 TABLE = pa.table({"n": np.arange(20_000), "s": [f"row {number}" for number in range(20_000)]})
 SAMPLES = columns(200)
@@ -191,45 +191,8 @@ def test_a_file_carries_no_more_than_was_asked_for() -> None:
     plain = pa.ipc.open_file(file_of(TABLE)).metadata
     assert plain is None
     described = pa.ipc.open_file(file_of(TABLE, ipc.WriteOptions())).metadata
-    assert sorted(described) == [b"aljava.checksums", b"aljava.zones"]
+    assert sorted(described) == [b"aljava.checksums", b"aljava.footer", b"aljava.zones"]
     assert ipc.open_file(file_of(TABLE, ipc.WriteOptions())).metadata is None
-
-
-def resumed(payload: bytes, batches: list[pa.RecordBatch], options: object) -> bytes:
-    reader = ipc.open_file(payload)
-    sink = io.BytesIO(payload[: reader.end_of_messages])
-    sink.seek(0, 2)
-    with ipc.RecordBatchFileWriter.resume(sink, reader, options=options) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-    return sink.getvalue()
-
-
-@pytest.mark.parametrize("first", [None, ipc.WriteOptions(), ipc.WriteOptions(compression="none")])
-@pytest.mark.parametrize("then", [None, ipc.WriteOptions(compression="lz4")])
-def test_a_file_goes_on_where_it_ended(first: object, then: object) -> None:
-    table = TABLE.append_column("d", pa.array(["a", None, "b", "c"] * 5000).dictionary_encode())
-    more = TABLE.append_column("d", pa.array(["c", "d"] * 10_000).dictionary_encode())
-    payload = file_of(table, first, metadata={"who": "me"})
-    payload = resumed(payload, more.to_batches(), then)
-    payload = resumed(payload, table.slice(7, 9).to_batches(), then)
-    expected = pa.concat_tables([table, more, table.slice(7, 9)])
-    for reader in (pa.ipc.open_file(payload), ipc.open_file(payload)):
-        assert reader.read_all().to_pylist() == expected.to_pylist()
-    assert pa.ipc.open_stream(payload[8:]).read_all().to_pylist() == expected.to_pylist()
-    footer = ipc.open_file(payload).footer
-    assert footer.value(b"who") == b"me"
-    assert len(footer.dictionaries) == 1
-    for offset, digest in read_checksums(footer).items():
-        [block] = [one for one in (*footer.batches, *footer.dictionaries) if one.offset == offset]
-        assert xxhash.xxh3_64_intdigest(payload[block.offset : block.end]) == digest
-    assert (footer.value(b"aljava.zones") is not None) == (first is not None or then is not None)
-    assert (footer.value(b"aljava.checksums") is not None) == (first is not None)
-
-
-def test_an_empty_file_goes_on() -> None:
-    payload = resumed(file_of(TABLE.slice(0, 0)), TABLE.to_batches(), ipc.WriteOptions())
-    assert pa.ipc.open_file(payload).read_all() == TABLE
 
 
 # Layouts

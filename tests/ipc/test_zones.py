@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ipc.columns import COLUMNS
 
 from aljava.errors import InvalidData, InvalidOption, SchemaMismatch
 from aljava.ipc.bounds import LONGEST
 from aljava.ipc.zones import FEWEST_ROWS, KEY, ZONE_ROWS, ZoneBuilder, Zones
+from tests.ipc.columns import COLUMNS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
-from tests.streams.peers import numbers, table
 
 import aljava
+from tests.streams.peers import numbers, table
 
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 pytest.importorskip("uvicorn", reason="the serve extra is not installed")

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.flight
 import pytest
-from tests.server.conftest import TOKEN, Served
-from tests.streams.peers import numbers, process, table
 
 import aljava
 from aljava.errors import AccessDenied, InvalidData, NotFound, QueryError
+from tests.server.conftest import TOKEN, Served
+from tests.streams.peers import numbers, process, table
 
 
 def get(address: str, **headers: str) -> bytes:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.store.actors import ROWS, Actor, run, table, value_of, values
 
 from aljava.errors import KeyNotFound
 from aljava.store import Store
+from tests.store.actors import ROWS, Actor, run, table, value_of, values
 
 
 def test_a_numpy_view_never_changes_while_its_key_is_replaced_a_thousand_times(store: Store) -> None:

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable
 
 import pytest
-from tests.store.actors import ROWS, Actor, Moment, after, before, run, table, value_of, values
 
 from aljava.store import Store
+from tests.store.actors import Actor, Moment, after, before, run, table, value_of, values
 
 # Where a writer that recycles a segment stands between two of its calls.
 STEPS = [
@@ -68,6 +68,7 @@ def test_two_writers_lose_no_put_and_no_reader_waits(primed: Store, first: Momen
             stopped(lambda: primed.put(table(8), "kb"), second) as b,
         ):
             assert run(lambda: values(primed, "k", "k2")) == "[2, 4]"
+            primed._folder.sweep(now=True)  # who is stopped is not dead
             assert a.go_on() == "ended", a.result()
             assert b.go_on() == "ended", b.result()
         assert values(primed, "ka", "kb", "k", "k2") == [7, 8, 2, 4]
@@ -141,7 +142,8 @@ def test_a_writer_that_stops_at_its_start_is_not_swept_away(primed: Store, step:
             return fresh.put(table(7), "a")
 
     with stopped(put, step) as writer:
-        primed["b"] = table(8, 3 * ROWS)  # larger than all there is: looks for dead writers first
+        primed._folder.sweep(now=True)
+        primed["b"] = table(8)
         assert writer.go_on() == "ended", writer.result()
     assert values(primed, "a", "b") == [7, 8]
 
@@ -159,6 +161,7 @@ def test_stopping_at_every_moment_of_a_put_holds_up_nobody(primed: Store) -> Non
             primed["k"] = table(11)
             primed["other"] = table(12)
             del primed["other"]
+            primed._folder.sweep(now=True)
             assert writer.go_on() == "ended", writer.result()
         assert values(primed, "k")[0] in (9, 11)
         assert os.listdir(f"{primed.path}/.work") == []

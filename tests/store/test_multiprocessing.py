@@ -18,11 +18,11 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from tests.store import workers
-from tests.store.actors import Actor
 
 import aljava.multiprocessing
 from aljava.errors import InvalidOption, KeyNotFound
+from tests.store import workers
+from tests.store.actors import Actor
 
 ROWS = 200_000
 SUM = ROWS * (ROWS - 1) // 2

@@ -1,6 +1,7 @@
 """Eight writers and thirty-two readers on twenty keys, killed, stopped and forked: see `torture.py`."""
 
 import pytest
+
 from tests.store.torture import torture
 
 

@@ -9,10 +9,10 @@ import threading
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from tests.streams.peers import numbers, output, process, table
 
 import aljava
 from aljava.errors import AccessDenied, AddressError, InvalidOption, NotFound, TransferError, TruncatedFile
+from tests.streams.peers import numbers, output, process, table
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -7,10 +7,10 @@ from collections import deque
 import psutil
 import pyarrow as pa
 import pytest
-from tests.streams.peers import numbers, process
 
 import aljava
 from aljava.errors import AljavaError, TransferError, TruncatedFile
+from tests.streams.peers import numbers, process
 
 pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.long]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from aljava.cli import compare, serve, sql, streams, tour
+from aljava.cli import compare, serve, sql, store, streams, tour
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command("receive")(streams.receive)
 app.command("cat")(streams.cat)
 app.command("serve")(serve.command)
 app.command("sql")(sql.command)
+app.add_typer(store.app, name="store")
 
 
 # Typer has click in it, under a name that depends on its version. This is click's error for wrong usage.

@@ -20,7 +20,7 @@ def command(
     from rich.markup import escape
 
     from aljava import charts
-    from aljava.compare import compare
+    from aljava.comparison import compare
     from aljava.tour import load
 
     if html:

@@ -21,6 +21,12 @@ KEY = b"aljava.checksums"
 _PREFIX = b"xxh3-64:"
 
 
+SUPERSEDED_KEY = b"aljava.superseded"
+"""Holds `OFFSET:CHECKSUM`, separated by spaces, of dictionaries that a later one has taken the place of."""
+FOOTER_KEY = b"aljava.footer"
+"""Stands last, and holds the same of the footer's other entries: keys and values, one behind the other."""
+
+
 def digest(pieces: Iterable[Any]) -> int:
     """The XXH3-64 of some pieces of bytes, one behind the other."""
     state = xxhash.xxh3_64()
@@ -33,6 +39,30 @@ def encode_checksums(digests: Mapping[int, int]) -> bytes:
     """The text for the footer, from the digest of each message by the message's offset."""
     ordered = [digests[offset] for offset in sorted(digests)]
     return _PREFIX + base64.b64encode(struct.pack(f"<{len(ordered)}Q", *ordered))
+
+
+def footer_digest(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The text for the footer that protects its other entries, the checksums of messages among them."""
+    return _PREFIX + struct.pack("<Q", digest(part for entry in entries for part in entry)).hex().encode()
+
+
+def encode_superseded(digests: Mapping[int, int]) -> bytes:
+    """The text for the footer, from the digest of each message that it does not list, by the message's offset."""
+    return " ".join(f"{offset}:{digests[offset]:016x}" for offset in sorted(digests)).encode()
+
+
+def read_superseded(footer: Footer) -> dict[int, int]:
+    """The checksums of messages that the footer does not list, by their offsets.
+
+    Raises:
+        InvalidData: the text is damaged.
+    """
+    text = footer.value(SUPERSEDED_KEY) or b""
+    try:
+        pairs = [entry.split(b":") for entry in text.split()]
+        return {int(offset): int(checksum, 16) for offset, checksum in pairs}
+    except ValueError:
+        raise InvalidData(f"the checksums of superseded dictionaries are damaged: {text[:40]!r}.") from None
 
 
 def read_checksums(footer: Footer) -> dict[int, int]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from aljava.errors import SchemaMismatch
 from aljava.ipc.lowering import Plan, children
@@ -64,6 +63,8 @@ def _unify(known: Any, new: Any) -> tuple[Any, Int64s | None]:
         return known, None
     if _begins(new, known):
         return new, None
+    import pyarrow.compute as pc  # a fifth of the time to import pyarrow
+
     try:
         places = pc.index_in(new, value_set=known)
     except (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowInvalid):

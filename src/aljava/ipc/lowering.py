@@ -601,7 +601,11 @@ def _rebuild(array: Any, inner: Any) -> Any:
     if types.is_fixed_size_list(kind):
         size = kind.list_size
         values = inner(array.values.slice(array.offset * size, len(array) * size))
-        return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=mask)
+        # Not `FixedSizeListArray.from_arrays`: it divides by the size, and the process dies where that is 0.
+        bits = None if mask is None else np.packbits(~mask.to_numpy(zero_copy_only=False), bitorder="little")
+        return pa.Array.from_buffers(
+            kind, len(array), [bits if bits is None else pa.py_buffer(bits)], children=[values]
+        )
     if types.is_run_end_encoded(kind):
         first, count = array.find_physical_offset(), array.find_physical_length()
         ends = np.minimum(array.run_ends.to_numpy()[first : first + count] - array.offset, len(array))

@@ -360,7 +360,11 @@ class RecordBatchFileReader(PyArrowFileReader):
 
     def _get_in_place(self, i: int) -> Any:
         pieces = [*(self._before or ()), *self._pieces(self.footer.batches[i])]
-        return PyArrowStreamReader(pa.PythonFile(_Pieces(pieces), "r"), options=self._settings).read_next_batch()
+        reader = PyArrowStreamReader(pa.PythonFile(_Pieces(pieces), "r"), options=self._settings)
+        try:
+            return reader.read_next_batch()
+        except StopIteration:
+            raise InvalidData(f"the footer says that record batch {i} is where there is none.") from None
 
     def _valid(self, batch: Any) -> Any:
         batch.validate(full=self._options.untrusted)

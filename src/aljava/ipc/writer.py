@@ -15,7 +15,7 @@ multiples of 8, or a thousand tiny batches would grow by half. In a compressed b
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -25,21 +25,29 @@ import pyarrow as pa
 from pyarrow.ipc import RecordBatchFileWriter as PyArrowFileWriter
 from pyarrow.ipc import RecordBatchStreamWriter as PyArrowStreamWriter
 
-from aljava.errors import InvalidData, InvalidOption, SchemaMismatch
+from aljava.errors import InvalidOption, SchemaMismatch
+from aljava.ipc.checksums import (
+    FOOTER_KEY,
+    SUPERSEDED_KEY,
+    digest,
+    encode_checksums,
+    encode_superseded,
+    footer_digest,
+    read_checksums,
+    read_superseded,
+)
 from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
-from aljava.ipc.checksums import digest, encode_checksums, read_checksums
 from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
-from aljava.ipc.metadata import DICTIONARY, Block, KeyValues, encode_batch, encode_footer, key_values
-from aljava.ipc.reader import RecordBatchFileReader
+from aljava.ipc.metadata import DICTIONARY, Block, Footer, KeyValues, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
-from aljava.ipc.zones import KEY as ZONES_KEY
-from aljava.ipc.zones import ZoneBuilder, Zones
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from aljava.ipc.zones import ZoneBuilder, Zones
 
 Piece: TypeAlias = Any
 """Some bytes to be written: `bytes` or a `pyarrow.Buffer`."""
@@ -241,25 +249,25 @@ class _Writing:
                 super().write_batch(batch, custom_metadata=custom_metadata)  # type: ignore[misc]
             return
         engine.check_open()
-        if engine.compression.codec is None:
-            for batch in batches:
-                engine.put(batch, self._packing(batch, custom_metadata))
-        else:
-            ahead: deque[tuple[Any, Any, int]] = deque()
-            in_flight = 0
+        ahead: deque[tuple[Any, Any, int]] = deque()
+        in_flight = 0
+        try:
             for batch in batches:
                 packing = self._packing(batch, custom_metadata)
                 # Not `batch.nbytes`: pyarrow 26 dies of the null buffers of empty unions.
                 size = 0 if isinstance(packing, _AsIs) else sum(one.size for _, one in packing)
                 ahead.append((batch, packing, size))
                 in_flight += size
-                while in_flight > IN_FLIGHT:
+                while ahead and (in_flight > IN_FLIGHT or engine.compression.codec is None):
                     done, packing, size = ahead.popleft()
                     in_flight -= size
                     engine.put(done, packing)
-            for done, packing, _ in ahead:
-                engine.put(done, packing)
-        engine.flush()
+        finally:
+            # Also where a batch was refused: those before it are written.
+            if not engine.failed:
+                for done, packing, _ in ahead:
+                    engine.put(done, packing)
+                engine.flush()
 
     def _packing(self, batch: Any, custom_metadata: Any) -> "list[tuple[Lowered, Packing]] | _AsIs":
         """The messages that a batch takes, on their way to be compressed."""
@@ -353,37 +361,44 @@ class RecordBatchFileWriter(_Writing, PyArrowFileWriter):
         self._begin(sink, schema, options, metadata)
 
     @classmethod
-    def resume(cls, sink: Any, reader: RecordBatchFileReader, *, options: Any = None) -> "RecordBatchFileWriter":
-        """Go on with a file: new batches stand where its end stood, then a new footer lists all.
-
-        What the file holds is neither read nor written again, but for the dictionaries of its first batch. Its
-        dictionaries grow; its metadata, statistics and checksums are kept, as far as it has any.
+    def resumed(
+        cls,
+        sink: Any,
+        schema: Any,
+        footer: Footer,
+        *,
+        dictionaries: Mapping[int, list[Block]],
+        first_batch: Any,
+        zones: "Zones | None",
+        options: WriteOptions,
+    ) -> "RecordBatchFileWriter":
+        """A writer that goes on where the last batch of a file ends; closing it writes a footer for all of it.
 
         Args:
-            sink: takes the bytes from `reader.end_of_messages` on, such as an open file at that place.
-            reader: of the file.
-            options: how the new batches are written.
-
-        Raises:
-            InvalidData: the file's footer is damaged.
-
-        Example:
-            >>> import io, pyarrow as pa
-            >>> from aljava.ipc import open_file
-            >>> table, file = pa.table({"a": [1, 2, 3]}), io.BytesIO()
-            >>> with RecordBatchFileWriter(file, table.schema) as writer:
-            ...     writer.write_table(table)
-            >>> reader = open_file(file.getvalue())
-            >>> _ = file.seek(reader.end_of_messages)
-            >>> with RecordBatchFileWriter.resume(file, reader) as writer:
-            ...     writer.write_table(table)
-            >>> open_file(file.getvalue()).count_rows()
-            6
+            sink: stands where the new batches go; its `tell` says how far that is from the start of the file.
+            schema: of the file; its dictionaries have the ids that pyarrow gives them.
+            footer: what the file's footer said.
+            dictionaries: where the dictionaries stand, by their ids.
+            first_batch: the file's first record batch, for its dictionaries: the old values stay first in the new
+                ones. None for a file without batches.
+            zones: the file's zone map.
+            options: how to write. Checksums are written only where the file has them for what it holds.
         """
-        settings, _ = _settings(options)
-        writer = cls(sink, reader.schema, options=replace(settings, unify_dictionaries=True), metadata=reader.metadata)
-        assert writer._engine is not None
-        writer._engine.resume(reader)
+        from aljava.ipc.zones import KEY as ZONES_KEY
+
+        digests = read_checksums(footer) | read_superseded(footer)
+        options = replace(
+            options,
+            checksums=bool(digests) or (options.checksums and not footer.batches),
+            statistics=options.statistics or zones is not None,
+            unify_dictionaries=True,
+        )
+        writer = cls.__new__(cls)
+        own = (CHECKSUMS_KEY, FOOTER_KEY, SUPERSEDED_KEY, ZONES_KEY)
+        writer._begin(sink, schema, options, {key: value for key, value in footer.metadata if key not in own})
+        engine = writer._engine
+        assert engine is not None
+        engine.resume(footer, dictionaries, first_batch, zones, digests)
         return writer
 
 
@@ -525,7 +540,8 @@ class _Engine:
         self._schema = schema
         self._schema_message = schema.serialize().to_pybytes()
         self._metadata = metadata
-        self._started = self._failed = False
+        self._started = False
+        self.failed = False
         self._position = output.tell() if is_file else 0
         self._dictionaries: dict[int, list[Block]] = {}
         self._batches: list[Block] = []
@@ -542,38 +558,34 @@ class _Engine:
         """Messages, record batches, dictionary batches, deltas, replaced dictionaries: as `pyarrow.ipc.WriteStats`."""
         unified = is_file and settings.unify_dictionaries and bool(self.plan.values)
         self.unifier = Unifier(self.plan) if unified else None
-        self._zones = ZoneBuilder(schema) if is_file and settings.statistics else None
+        self._zones = _zone_builder(schema) if is_file and settings.statistics else None
         if settings.batch_rows is None and self.compression.codec and settings is not _PLAIN:
             self.settings = replace(settings, batch_rows=BATCH_ROWS)
 
-    def resume(self, reader: RecordBatchFileReader) -> None:
+    def resume(
+        self,
+        footer: Footer,
+        dictionaries: Mapping[int, list[Block]],
+        first_batch: Any,
+        zones: "Zones | None",
+        digests: Mapping[int, int],
+    ) -> None:
         """Take over what a file holds already."""
-        footer = reader.footer
+        from aljava.ipc.zones import ZoneBuilder
+
         self._started = True
-        self._position = reader.end_of_messages
         self._batches = list(footer.batches)
-        for block in footer.dictionaries:
-            header = reader.header(block)
-            if header.dictionary_id is None:
-                raise InvalidData(f"the footer lists a {header.kind} at {block.offset} as a dictionary batch.")
-            self._dictionaries.setdefault(header.dictionary_id, []).append(block)
-        self._digests = read_checksums(footer)
-        listed = footer.dictionaries or footer.batches
-        if listed:  # all of a file's messages have checksums, or none
-            self.settings = replace(self.settings, checksums=bool(self._digests))
-        kept = footer.value(ZONES_KEY)
+        self._digests = dict(digests)
+        self._dictionaries = {number: list(blocks) for number, blocks in dictionaries.items()}
+        if self.unifier is not None and first_batch is not None:
+            self.unifier.add(first_batch)
         if self._zones is not None:
-            zones = Zones.from_metadata(dict(footer.metadata), self._schema)
-            self._zones = ZoneBuilder.resume(self._schema, zones, len(self._batches))
-        elif kept is not None:
-            self._metadata += ((ZONES_KEY, kept),)
-        if self.unifier is not None and self._batches:
-            self.unifier.add(reader.get_batch(0))
+            self._zones = ZoneBuilder.resume(self._schema, zones, len(footer.batches))
 
     def check_open(self) -> None:
         if self.closed:
             raise InvalidOption("the writer is closed: open another one to write more.")
-        if self._failed:
+        if self.failed:
             raise InvalidOption("the sink has failed before: close this writer and write again from the start.")
 
     def pack(self, lowered: Lowered) -> Packing:
@@ -653,6 +665,10 @@ class _Engine:
             listed = {block.offset for block in (*blocks, *self._batches)}
             digests = {offset: done for offset, done in self._digests.items() if offset in listed}
             entries.append((CHECKSUMS_KEY, encode_checksums(digests)))
+            superseded = {offset: done for offset, done in self._digests.items() if offset not in listed}
+            if superseded:
+                entries.append((SUPERSEDED_KEY, encode_superseded(superseded)))
+            entries.append((FOOTER_KEY, footer_digest(entries)))
         footer = encode_footer(schema_metadata(self._schema_message), blocks, self._batches, entries)
         return footer + struct.pack("<i", len(footer)) + MAGIC
 
@@ -665,7 +681,7 @@ class _Engine:
         """End the payload, unless the sink has failed, and let go of the sink."""
         self.closed = True
         try:
-            if not self._failed:
+            if not self.failed:
                 self.end_stream()
                 if self._is_file:
                     footer = self.footer()
@@ -686,7 +702,7 @@ class _Engine:
         try:
             self._output.write(pieces, size)
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
         self._position += size
 
@@ -698,7 +714,7 @@ class _Engine:
             else:
                 self._hashing[self._position] = pool().submit(digest, pieces)
 
-    def _describe(self, zones: ZoneBuilder, batch: Any, is_compressed: bool) -> None:
+    def _describe(self, zones: "ZoneBuilder", batch: Any, is_compressed: bool) -> None:
         """Describe a batch, in another thread where that takes longer than to ask for one."""
         if self._describing is not None:
             self._describing.result()
@@ -721,7 +737,7 @@ class _Engine:
         try:
             self._output.flush()
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
 
     def _count(self, dictionary_id: int | None, is_delta: bool, block: Block) -> None:
@@ -749,6 +765,12 @@ class _Engine:
             shift[number + 1 :] += count
         ends = [number + int(shift[number]) for number in plan.columns]
         return frozenset(number for column in self._raw for number in range(ends[column], ends[column + 1]))
+
+
+def _zone_builder(schema: Any) -> "ZoneBuilder":
+    from aljava.ipc.zones import ZoneBuilder  # with pyarrow.compute, a fifth of the time to import pyarrow
+
+    return ZoneBuilder(schema)
 
 
 _PLAIN = WriteOptions(compression="none", statistics=False, checksums=False, unify_dictionaries=False)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from aljava.errors import AccessDenied, AljavaError, InvalidData, InvalidOption, NotFound, TransferError
 from aljava.places.place import Place
-from aljava.places.ranged import TAIL, RangedFile
+from aljava.places.ranged import TAIL, RangedFile, RangedSource
 
 TIMEOUT = 60
 _TOTAL = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -53,7 +53,7 @@ class HttpFile(Place):
                     raise InvalidData(f"{self.address} is empty (0 bytes)")
                 return pa.BufferReader(content)
             size = int(match[3])
-        return pa.PythonFile(RangedFile(self._fetch, size, self.address, content), mode="r")
+        return RangedSource(RangedFile(self._fetch, size, self.address, content), mode="r")
 
     def sink(self, *, create: bool = False, durable: bool = False) -> Any:
         raise InvalidOption(f"{self.address}: http:// addresses are read, not written")

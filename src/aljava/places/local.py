@@ -20,8 +20,11 @@ import pyarrow as pa
 
 from aljava.errors import AccessDenied, AddressError, AljavaError, AlreadyExists, InvalidData, NotFound, TransferError
 from aljava.places.place import Place
+from aljava.store.kernel import Mapping
 
 TEMPORARY = ".aljava"
+# <linux/fs.h>: the whole of one file becomes the whole of another, sharing its blocks (Btrfs, XFS, ZFS).
+_FICLONE = 0x40049409
 
 
 class LocalFile(Place):
@@ -55,8 +58,8 @@ class LocalFile(Place):
             descriptor = self._open_locked()
         try:
             with self.explained("read"):
-                # By descriptor: this is the very file that was looked at, and its name may be any bytes.
-                source = pa.memory_map(f"/dev/fd/{descriptor}")
+                # Not through pyarrow, whose maps each hold a descriptor open: a folder can have thousands of files.
+                source = MappedSource.of(descriptor)
             yield source
         finally:
             # A map holds on to the open file, and would hold on to the lock with it.
@@ -121,6 +124,52 @@ class LocalFile(Place):
                         os.unlink(temporary)
                 os.close(descriptor)
 
+    @contextmanager
+    def appending(self, *, durable: bool = False) -> Iterator[int]:
+        """The file, open for reading and writing, while no other Aljava reads its end or appends to it.
+
+        Where the file system can clone, it is a clone, which takes the file's place when the context ends: nobody
+        ever sees a half of it. Elsewhere it is the file itself, and whoever fails restores it.
+
+        Args:
+            durable: do not return before the bytes would survive a loss of power.
+
+        Yields:
+            the descriptor.
+        """
+        target = os.path.realpath(self.path)
+        with self.explained("appended to"):
+            descriptor = self._open_alone(target)
+        try:
+            with self.explained("appended to"):
+                _sweep(os.path.dirname(target))
+                clone = _cloned(descriptor, target)
+                if clone is None:
+                    yield descriptor
+                    if durable:
+                        os.fsync(descriptor)
+                else:
+                    with _taking_the_place(*clone, target, durable):
+                        yield clone[1]
+        finally:
+            lock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _open_alone(self, target: str) -> int:
+        while True:
+            descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise InvalidData(f"{self.address} is not a regular file")
+                lock(descriptor, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(descriptor), os.stat(target)):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # Someone replaced the file while we waited: the new one is the one to append to.
+            os.close(descriptor)
+
     def _exists(self) -> AlreadyExists:
         return AlreadyExists(f'{self.address} exists already, and mode="create" does not replace it')
 
@@ -129,8 +178,12 @@ class LocalFile(Place):
         """Turns the system's errors into ours, which say what to do."""
         try:
             yield
-        except AljavaError:
-            raise
+        except AljavaError as error:
+            # What the engine says of a sink that failed does not know whose sink it was.
+            if not isinstance(error, TransferError) or not isinstance(error.__cause__, OSError):
+                raise
+            with self.explained(done):
+                raise error.__cause__ from None
         except FileNotFoundError as error:
             if done == "written":
                 raise NotFound(f"{self.address} cannot be written: the folder does not exist; make it first") from error
@@ -145,6 +198,20 @@ class LocalFile(Place):
                     f"{self.address} cannot be written: no space left; nothing was changed. Free some and try again"
                 ) from error
             raise TransferError(f"{self.address} cannot be {done}: {error.strerror or error}") from error
+
+
+class MappedSource(pa.BufferReader):
+    """A mapped file."""
+
+    mapping: Mapping
+
+    @classmethod
+    def of(cls, descriptor: int) -> "MappedSource":
+        """All of an open file."""
+        mapping = Mapping(descriptor, os.fstat(descriptor).st_size)
+        source = cls(mapping.buffer())
+        source.mapping = mapping
+        return source
 
 
 def lock(descriptor: int, kind: int) -> bool:
@@ -222,6 +289,36 @@ def _claim(folder: str, name: str) -> tuple[str, int]:
         if os.fstat(descriptor).st_nlink:
             return path, descriptor
         os.close(descriptor)
+
+
+def _cloned(descriptor: int, target: str) -> tuple[str, int] | None:
+    """A clone of a file beside it, which shares its blocks; None where the file system cannot."""
+    temporary, clone = _claim(*os.path.split(target))
+    try:
+        fcntl.ioctl(clone, _FICLONE, descriptor)
+        os.fchmod(clone, stat.S_IMODE(os.fstat(descriptor).st_mode))
+    except OSError:
+        os.unlink(temporary)
+        os.close(clone)
+        return None
+    return temporary, clone
+
+
+@contextmanager
+def _taking_the_place(temporary: str, descriptor: int, target: str, durable: bool) -> Iterator[None]:
+    try:
+        yield
+        if durable:
+            os.fsync(descriptor)
+        os.rename(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    finally:
+        lock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+    if durable:
+        _sync_folder(os.path.dirname(target))
 
 
 def _sweep(folder: str) -> None:

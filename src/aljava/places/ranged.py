@@ -1,13 +1,14 @@
 """Reading by range: a file object over anything that can hand out the bytes from here to there.
 
 Remote bytes are paid for by the request and by the byte. So the end of the file, where a footer stands, comes with
-one request and is kept; what a caller knows that it will need is fetched ahead, neighbours in one request and
-requests side by side.
+one request and is kept; what a caller knows that it will need is fetched together, neighbours in one request
+and requests side by side.
 """
 
+import bisect
 import io
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,13 +23,21 @@ GAP = 16 << 10
 # Requests under way at a time.
 REQUESTS = 8
 
+
+class RangedSource(pa.PythonFile):
+    """A file of pyarrow over a `RangedFile`, made as `RangedSource(ranged, mode="r")`."""
+
+    def __init__(self, ranged: "RangedFile", mode: str) -> None:
+        self.ranged = ranged
+
+
 Fetch = Callable[[int, int], bytes]
 
 
 class RangedFile(io.RawIOBase):
     """A read-only binary file over a function that fetches bytes.
 
-    One instance belongs to one thread at a time; `twin` makes another over the same bytes.
+    As a file it belongs to one thread at a time; `fetch` is for all.
 
     Args:
         fetch: called with the first and the last byte + 1, returns that many bytes; threads may call it at once.
@@ -48,30 +57,30 @@ class RangedFile(io.RawIOBase):
         self._fetch, self.size, self._address = fetch, size, address
         self._at = 0
         self._tail = tail
-        self._kept: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
-    def twin(self) -> "RangedFile":
-        """The same bytes, for another thread."""
-        return RangedFile(self._fetch, self.size, self._address, self._end())
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """The bytes of ranges (first byte, last byte + 1): neighbours in one request, requests side by side.
 
-    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetches ranges (first byte, last byte + 1) side by side, and keeps them until the next call."""
-        joined: list[tuple[int, int]] = []
+        Threads may call this at once.
+        """
+        spans: list[list[int]] = []
         for low, high in sorted(ranges):
-            if low >= high or low >= self._tail_start():
-                continue
-            if joined and low - joined[-1][1] <= GAP:
-                joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+            if spans and low - spans[-1][1] <= GAP:
+                spans[-1][1] = max(high, spans[-1][1])
             else:
-                joined.append((low, high))
-        self._kept = {}
-        if len(joined) == 1:
-            self._kept[joined[0][0]] = self._exactly(*joined[0])
-        elif joined:
-            with ThreadPoolExecutor(min(REQUESTS, len(joined))) as pool:
-                parts = pool.map(lambda span: self._exactly(*span), joined)
-                self._kept = {low: part for (low, _), part in zip(joined, parts, strict=True)}
+                spans.append([low, high])
+        if len(spans) > 1:
+            with ThreadPoolExecutor(min(REQUESTS, len(spans))) as pool:
+                parts = list(pool.map(lambda span: self._span(*span), spans))
+        else:
+            parts = [self._span(*span) for span in spans]
+        starts = [low for low, _ in spans]
+        found = []
+        for low, high in ranges:
+            number = bisect.bisect_right(starts, low) - 1
+            found.append(memoryview(parts[number])[low - starts[number] : high - starts[number]])
+        return found
 
     def readable(self) -> bool:
         return True
@@ -107,9 +116,6 @@ class RangedFile(io.RawIOBase):
         if low >= self._tail_start():
             end = self._end()
             return end[low - self._tail_start() : high - self._tail_start()]
-        for start, part in self._kept.items():
-            if start <= low and high <= start + len(part):
-                return part[low - start : high - start]
         return self._exactly(low, high)
 
     def _tail_start(self) -> int:

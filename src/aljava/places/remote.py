@@ -28,7 +28,7 @@ from aljava.errors import (
     TransferError,
 )
 from aljava.places.place import Place
-from aljava.places.ranged import RangedFile
+from aljava.places.ranged import RangedFile, RangedSource
 
 # What is larger waits in a file rather than in memory.
 IN_MEMORY = 64 << 20
@@ -67,7 +67,7 @@ class RemoteFile(Place):
             with self.explained("read"):
                 return bytes(file.read_at(high - low, low))
 
-        return pa.PythonFile(RangedFile(fetch, size, self.address), mode="r")
+        return RangedSource(RangedFile(fetch, size, self.address), mode="r")
 
     @contextmanager
     def sink(self, *, create: bool = False, durable: bool = False) -> Iterator[Any]:

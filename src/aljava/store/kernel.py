@@ -7,6 +7,7 @@ file description that carries the lock, so that thousands of tables can be held 
 
 import ctypes
 import errno
+import mmap
 import os
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ _LINUX = sys.platform == "linux"
 
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_SHARED, _MAP_POPULATE = 1, 0x8000
+_MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = mmap.MAP_PRIVATE, 0x10, mmap.MAP_ANONYMOUS
 _AT_FDCWD = -100
 # <linux/fs.h>: RENAME_NOREPLACE, RENAME_EXCHANGE; <sys/stdio.h> of macOS: RENAME_EXCL, RENAME_SWAP.
 _NOREPLACE, _EXCHANGE = (1, 2) if _LINUX else (4, 2)
@@ -112,6 +114,21 @@ class Mapping:
     def buffer(self) -> pa.Buffer:
         """The mapped bytes, read-only; the map lives as long as the buffer and all that is sliced from it."""
         return pa.foreign_buffer(self.address, self.size, base=self)
+
+    def detach(self, low: int, high: int) -> None:
+        """Gives the map a copy of its own of some bytes: what a writer does to them in the file is not seen here.
+
+        Args:
+            low: the first byte; the page that it lies in is copied from its start.
+            high: the last byte + 1.
+        """
+        low -= low % mmap.PAGESIZE
+        content = ctypes.string_at(self.address + low, high - low)
+        flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS
+        if _mmap(self.address + low, high - low, _PROT_READ | _PROT_WRITE, flags, -1, 0) != self.address + low:
+            number = ctypes.get_errno()
+            raise OSError(number, f"cannot copy {high - low} bytes of a map: {os.strerror(number)}")
+        ctypes.memmove(self.address + low, content, high - low)
 
     # At interpreter exit the names of this module may be gone before the last map is.
     def __del__(self, munmap: Callable[..., int] = _munmap, close: Callable[[int], None] = os.close) -> None:

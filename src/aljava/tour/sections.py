@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from aljava import api, charts
-from aljava.compare import Comparison, Measured, measure
+from aljava.comparison import Comparison, Measured, measure
 from aljava.errors import AljavaError, InvalidData, TransferError
 from aljava.objects import dumps, loads
 from aljava.placement import mapped_ranges, placement, span

@@ -1,0 +1,132 @@
+"""SQL over Aljava's files against DuckDB over what else holds the same rows, and the `aljava sql` command."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.ipc
+
+import aljava
+from bench.data import FOLDER, lineitem, notebook
+from bench.harness import Scenario, in_fresh_process
+
+Q1 = """
+select l_returnflag, l_linestatus, sum(l_quantity), sum(l_extendedprice), sum(l_extendedprice * (1 - l_discount)),
+       sum(l_extendedprice * (1 - l_discount) * (1 + l_tax)), avg(l_quantity), avg(l_extendedprice), avg(l_discount),
+       count(*)
+from {lineitem} where l_shipdate <= date '1998-09-02'
+group by l_returnflag, l_linestatus order by l_returnflag, l_linestatus
+"""
+Q6 = """
+select sum(l_extendedprice * l_discount) from {lineitem}
+where l_shipdate >= date '1994-01-01' and l_shipdate < date '1995-01-01'
+  and l_discount between 0.05 and 0.07 and l_quantity < 24
+"""
+
+
+def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
+    """The table of issue 6."""
+    folder = tempfile.TemporaryDirectory(prefix="aljava-bench-")
+    scale = 0.05 if quick else 1
+    rows = 2_000_000 if quick else 50_000_000
+
+    def path(name: str) -> str:
+        return str(Path(folder.name) / name)
+
+    def tpch(name: str, query: str) -> Scenario:
+        table = lineitem(scale)
+        raw = path("lineitem.arrow")
+        if not Path(raw).exists():
+            aljava.write(table, raw, compression="none")
+        parquet = FOLDER / f"sf{scale:g}" / "lineitem.parquet"
+        connection = duckdb.connect()
+        connection.register("in_memory", table)
+        return Scenario(
+            f"TPC-H {name}, SF {scale:g}, warm",
+            {
+                "aljava.sql, raw file": lambda: aljava.sql(query.format(lineitem=f"'{raw}'")).fetchall(),
+                "DuckDB, pyarrow Table": lambda: connection.execute(query.format(lineitem="in_memory")).fetchall(),
+                "DuckDB, Parquet": lambda: connection.execute(query.format(lineitem=f"'{parquet}'")).fetchall(),
+            },
+            targets={"DuckDB, pyarrow Table": 0.9, "DuckDB, Parquet": 1},
+        )
+
+    @cache
+    def sorted_files() -> dict[str, str]:
+        table = notebook(rows)
+        aljava.write(table, path("raw.arrow"), compression="none")
+        aljava.write(table, path("zstd.arrow"), compression="zstd")
+        for codec in (None, "zstd"):
+            options = pa.ipc.IpcWriteOptions(compression=codec)
+            with pa.ipc.new_file(path(f"pyarrow-{codec}.arrow"), table.schema, options=options) as writer:
+                writer.write_table(table, 131_072)
+        duckdb.from_arrow(table).write_parquet(path("sorted.parquet"), compression="zstd")
+        return {"none": path("raw.arrow"), "zstd": path("zstd.arrow")}
+
+    def one_percent(compression: str, targets: tuple[float, float]) -> Scenario:
+        address = sorted_files()[compression]
+        first = rows // 2
+        query = f"select sum(value), count(*) from {{table}} where id between {first} and {first + rows // 100}"
+        peer = pa.dataset.dataset(path(f"pyarrow-{None if compression == 'none' else compression}.arrow"), format="ipc")
+        connection = duckdb.connect()
+        connection.register("peer", peer)
+        over_ipc, over_parquet = "DuckDB, pyarrow.dataset over IPC", "DuckDB, Parquet"
+        return Scenario(
+            f"1 % of a sorted file of {rows:,} rows, {compression}",
+            {
+                "aljava.sql": lambda: aljava.sql(query.format(table=f"'{address}'")).fetchall(),
+                over_ipc: lambda: connection.execute(query.format(table="peer")).fetchall(),
+                over_parquet: lambda: connection.execute(query.format(table=f"'{path('sorted.parquet')}'")).fetchall(),
+            },
+            targets={over_ipc: targets[0], over_parquet: targets[1]},
+        )
+
+    def to_a_file() -> Scenario:
+        megabytes = 100 if quick else 5000
+        facts: dict[str, dict[str, float]] = {}
+
+        def write() -> dict[str, Any]:
+            done = in_fresh_process("bench.peak_of_sql", str(megabytes), path("result.arrow"))
+            facts["aljava.write(aljava.sql(…))"] = {"peak": done["peak"]}
+            return done
+
+        return Scenario(
+            f"{megabytes / 1000:g} GB of result to a file", {"aljava.write(aljava.sql(…))": write}, facts=facts
+        )
+
+    def command() -> Scenario:
+        table = notebook(1_000_000)
+        arrow, parquet = path("command.arrow"), path("command.parquet")
+        aljava.write(table, arrow)
+        duckdb.from_arrow(table).write_parquet(parquet)
+        ours = str(Path(sysconfig.get_path("scripts")) / "aljava")
+        contestants = {
+            "aljava sql": lambda: subprocess.run(
+                [ours, "sql", f"select count(*) from '{arrow}'"], check=True, capture_output=True
+            ),
+            "python -c 'import pyarrow'": lambda: subprocess.run([sys.executable, "-c", "import pyarrow"], check=True),
+        }
+        peer = shutil.which("duckdb", path=sysconfig.get_path("scripts")) or shutil.which("duckdb")
+        if peer:
+            contestants["duckdb -c, Parquet"] = lambda: subprocess.run(
+                [peer, "-c", f"select count(*) from '{parquet}'"], check=True, capture_output=True
+            )
+        return Scenario("first result of a whole command", contestants)
+
+    return {
+        "tpch-1": lambda: tpch("1", Q1),
+        "tpch-6": lambda: tpch("6", Q6),
+        "one-percent-raw": lambda: one_percent("none", (15, 1)),
+        "one-percent-zstd": lambda: one_percent("zstd", (10, 0.8)),
+        "result-to-a-file": to_a_file,
+        "command": command,
+    }

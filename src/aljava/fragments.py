@@ -1,0 +1,570 @@
+"""One payload as a part of a dataset: what it holds, and which pieces of it a query has to read.
+
+A `Fragment` hands out *tasks*. A task is a handful of record batches that are read together, in any thread; the tasks
+in their order give the rows in theirs. What a filter rules out by zones is in no task.
+"""
+
+import threading
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aljava import ipc
+from aljava.errors import AljavaError, InvalidData, TransferError, TruncatedFile
+from aljava.formats import Format, recognise
+from aljava.ipc.message import CONTINUATION, Messages
+from aljava.ipc.metadata import (
+    BATCH,
+    V5,
+    Block,
+    MessageHeader,
+    SchemaHeader,
+    check_buffers,
+    decode_message,
+    decode_schema,
+    peek,
+)
+from aljava.ipc.projection import Projection, compacted
+from aljava.ipc.reader import check_compressed
+from aljava.ipc.zones import Zones
+from aljava.places.local import MappedSource
+from aljava.places.place import Place
+from aljava.places.ranged import RangedSource
+
+#: Stored bytes that a task gathers at least: less would cost more in threads than it takes to read.
+TASK_BYTES = 4 << 20
+#: The same for what comes over a network, where a round trip has to pay.
+REMOTE_TASK_BYTES = 16 << 20
+#: Most batches in a task, so that a hundred thousand tiny ones come in more than one.
+TASK_BATCHES = 4096
+
+Spans = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some record batches that are read together."""
+
+    #: Reads them; threads may call it at once.
+    read: Callable[[], list[pa.RecordBatch]]
+    #: Stored bytes that it takes.
+    nbytes: int
+    #: Whether reading is but pointing at memory, which needs no thread.
+    free: bool
+
+    def then(self, step: Callable[[pa.RecordBatch], pa.RecordBatch]) -> "Task":
+        """The same with something done to each batch."""
+        return Task(lambda: [step(batch) for batch in self.read()], self.nbytes, self.free)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a query would read of a dataset, and what there is."""
+
+    #: Files that hold a matching row, as far as partitions and zones can tell.
+    files_read: int
+    files: int
+    #: Record batches of those files; in streams, whose batches nobody lists, they count when they have been read.
+    batches_read: int
+    batches: int
+    #: Zones: ranges of rows whose least and greatest values are known.
+    zones_read: int
+    zones: int
+    #: Stored bytes of the batches, of all of their columns.
+    bytes_read: int
+    bytes: int
+
+    def __add__(self, other: "Survey") -> "Survey":
+        mine, theirs = vars(self), vars(other)
+        return Survey(**{name: mine[name] + theirs[name] for name in mine})
+
+
+def open_fragment(place: Place, *, untrusted: bool = False, memory_map: bool = True) -> "Fragment":
+    """The payload at a place.
+
+    Args:
+        place: where it stands.
+        untrusted: whether every value is checked when it is read.
+        memory_map: whether a file of this machine is mapped; else it is read into memory.
+
+    Raises:
+        NotFound, AccessDenied: nothing there, or not for us.
+        TruncatedFile: a file without its end; says how much of it can be saved.
+        InvalidData: no table.
+    """
+    with place.reading() as found:
+        copied = not memory_map and isinstance(found, pa.BufferReader | pa.MemoryMappedFile)
+        source = pa.BufferReader(found.read()) if copied else found
+        try:
+            kind = recognise(source, place.address)
+        except TruncatedFile as error:
+            raise _truncated(place, source, error) from None
+        classes: dict[Format, type[Fragment]] = {
+            Format.IPC_FILE: IpcFile,
+            Format.IPC_STREAM: IpcStream,
+            Format.PARQUET: ParquetFile,
+            Format.FEATHER_V1: FeatherV1,
+        }
+        with explained(place.address):
+            return classes[kind](place, source, kind, untrusted)
+
+
+class Fragment(ABC):
+    """One payload, opened."""
+
+    def __init__(self, place: Place, source: pa.NativeFile, kind: Format, untrusted: bool) -> None:
+        self.place, self.format = place, kind
+        self._source, self._untrusted = source, untrusted
+        #: The whole payload, where it is in memory or mapped.
+        self._buffer: pa.Buffer | None = None
+        if isinstance(source, pa.BufferReader | pa.MemoryMappedFile):
+            source.seek(0)
+            self._buffer = source.read_buffer()
+        #: Bytes of the payload.
+        self.nbytes: int = source.size()
+        self.schema: pa.Schema = self._read_schema()
+
+    def whole(self) -> pa.Buffer:
+        """All bytes of the payload; what is not in memory is fetched."""
+        if self._buffer is None:
+            self._source.seek(0)
+            self._buffer = self._source.read_buffer()
+        return self._buffer
+
+    @property
+    def address(self) -> str:
+        """Where it stands."""
+        return self.place.address
+
+    #: Rows, without touching the data where the format tells.
+    num_rows: int
+    #: Record batches, or what the format has in their place.
+    num_batches: int
+
+    @property
+    def zones(self) -> Zones | None:
+        """What is known of the values of each stretch of rows."""
+        return None
+
+    @abstractmethod
+    def _read_schema(self) -> pa.Schema: ...
+
+    @abstractmethod
+    def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
+        """What has to be read.
+
+        Args:
+            columns: names, each once in the schema; None for all.
+            filter: an expression; what cannot match may be left out, what matches is not.
+            schema: of the dataset, with columns that only partitions have.
+        """
+
+    def survey(self, filter: Any = None, schema: pa.Schema = None) -> Survey:
+        """What a query would read."""
+        return Survey(1, 1, self.num_batches, self.num_batches, 0, 0, self.nbytes, self.nbytes)
+
+    def tasks_with(self, rows: npt.NDArray[np.int64], columns: Sequence[str] | None) -> Iterator[tuple[int, Task]]:
+        """What has to be read for some rows, each task with the number of its first row.
+
+        Args:
+            rows: numbers of the rows, ascending; those below 0 and beyond the end are not of this payload.
+            columns: as in `tasks`.
+        """
+        at = 0
+        for task in self.tasks(columns):
+            batches = task.read()
+            yield at, Task(lambda batches=batches: batches, task.nbytes, True)  # type: ignore[misc]
+            at += sum(batch.num_rows for batch in batches)
+
+
+class IpcFile(Fragment):
+    """An Arrow IPC file: its footer says where each batch stands."""
+
+    def _read_schema(self) -> pa.Schema:
+        self._lock = threading.Lock()
+        self._primed = False
+        self._projections: dict[tuple[str, ...], Projection] = {}
+        if isinstance(self._source, MappedSource):
+            # pyarrow reads the footer where it stands, again and again, and an append writes over it.
+            end = max(8, self.nbytes - 10)
+            length = int.from_bytes(self._fetch([(end, end + 4)])[0], "little")
+            self._source.mapping.detach(max(0, end - min(length, end)), self.nbytes)
+        self._reader = ipc.open_file(self._source, options=ipc.ReadOptions(untrusted=self._untrusted))
+        self.footer = self._reader.footer
+        return self._reader.schema
+
+    @property
+    def num_batches(self) -> int:  # type: ignore[override]
+        return len(self.footer.batches)
+
+    @cached_property
+    def num_rows(self) -> int:  # type: ignore[override]
+        return int(self._row_counts.sum())
+
+    @cached_property
+    def zones(self) -> Zones | None:
+        with explained(self.address):
+            return Zones.from_metadata(dict(self.footer.metadata), self.schema)
+
+    @cached_property
+    def _row_counts(self) -> npt.NDArray[np.int64]:
+        counts = np.full(self.num_batches, -1, np.int64)
+        if self.zones is not None and len(self.zones):
+            batch, rows = (np.asarray(self.zones.table[name]) for name in ("batch", "rows"))
+            if batch[-1] < len(counts):
+                described = np.unique(batch)
+                counts[described] = np.bincount(batch, weights=rows, minlength=len(counts)).astype(np.int64)[described]
+        rest = np.flatnonzero(counts < 0).tolist()
+        if rest:
+            headers = self._headers([self.footer.batches[number] for number in rest])
+            counts[rest] = [header.batch.length if header.batch else 0 for header in headers]
+        return counts
+
+    def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
+        least = REMOTE_TASK_BYTES if self.place.remote else TASK_BYTES
+        held: list[tuple[int, Spans | None]] = []
+        nbytes = 0
+        for number, spans in self._wanted(filter, schema):
+            held.append((number, spans))
+            nbytes += self.footer.batches[number].body_length
+            if nbytes >= least or len(held) >= TASK_BATCHES:
+                yield self._task(held, nbytes, columns)
+                held, nbytes = [], 0
+        if held:
+            yield self._task(held, nbytes, columns)
+
+    def tasks_with(self, rows: npt.NDArray[np.int64], columns: Sequence[str] | None) -> Iterator[tuple[int, Task]]:
+        edges = np.concatenate([[0], np.cumsum(self._row_counts)])
+        places = np.searchsorted(rows, edges)
+        for number in np.flatnonzero(np.diff(places)).tolist():
+            yield int(edges[number]), self._task([(number, None)], self.footer.batches[number].body_length, columns)
+
+    def survey(self, filter: Any = None, schema: pa.Schema = None) -> Survey:
+        read = [number for number, _ in self._wanted(filter, schema)]
+        zones = 0 if self.zones is None else len(self.zones)
+        kept = zones if filter is None or not zones else int(self._pruned(filter, schema).sum())
+        sizes = [block.metadata_length + block.body_length for block in self.footer.batches]
+        return Survey(
+            bool(read), 1, len(read), len(sizes), kept, zones, sum(sizes[number] for number in read), sum(sizes)
+        )
+
+    def _pruned(self, filter: Any, schema: pa.Schema) -> npt.NDArray[np.bool_]:
+        zones = self.zones
+        assert zones is not None
+        if schema is not None and schema.names != self.schema.names:
+            # With the columns that partitions add, of which the zones know nothing and a filter may speak.
+            zones = Zones(zones.table, schema)
+        return zones.prune(filter)
+
+    def _wanted(self, filter: Any, schema: pa.Schema) -> Iterator[tuple[int, Spans | None]]:
+        """The batches to read, and which of their rows: None is all."""
+        if filter is None or self.zones is None or not len(self.zones):
+            yield from ((number, None) for number in range(self.num_batches))
+            return
+        table = self.zones.table
+        batch, offset, rows = (np.asarray(table[name]) for name in ("batch", "offset", "rows"))
+        if batch[-1] >= self.num_batches:
+            raise InvalidData(
+                f"{self.address}: its statistics describe record batch {batch[-1]} of {self.num_batches}; "
+                "the file is damaged, `aljava repair` writes them anew"
+            )
+        kept = self._pruned(filter, schema)
+        first = np.searchsorted(batch, np.arange(self.num_batches + 1))
+        for number in range(self.num_batches):
+            low, high = first[number], first[number + 1]
+            here = kept[low:high]
+            if low == high or here.all():
+                yield number, None
+            elif here.any():
+                edges = np.flatnonzero(np.diff(np.concatenate([[False], here, [False]]).astype(np.int8)))
+                yield (
+                    number,
+                    tuple(
+                        (int(offset[low + start]), int(rows[low + start : low + stop].sum()))
+                        for start, stop in edges.reshape(-1, 2).tolist()
+                    ),
+                )
+
+    def _task(self, wanted: list[tuple[int, Spans | None]], nbytes: int, columns: Sequence[str] | None) -> Task:
+        free = self._buffer is not None and peek(self._metadata(self.footer.batches[wanted[0][0]]))[2] is None
+        return Task(lambda: self._read(wanted, columns), nbytes, free)
+
+    def _read(self, wanted: list[tuple[int, Spans | None]], columns: Sequence[str] | None) -> list[pa.RecordBatch]:
+        with explained(self.address):
+            numbers = [number for number, _ in wanted]
+            batches = self._whole(numbers) if self._reads_whole(columns) else self._projected(numbers, columns)
+            found: list[pa.RecordBatch] = []
+            for batch, (number, spans) in zip(batches, wanted, strict=True):
+                taken = batch if columns is None else batch.select(columns)
+                if spans is None:
+                    found.append(taken)
+                    continue
+                if spans[-1][0] + spans[-1][1] > taken.num_rows:
+                    raise InvalidData(f"statistics speak of more rows than record batch {number} has")
+                found += [taken.slice(*span) for span in spans]
+            return found
+
+    def batches(self, numbers: Sequence[int]) -> list[pa.RecordBatch]:
+        """Record batches by their numbers."""
+        with explained(self.address):
+            return list(self._whole(list(numbers)))
+
+    def dictionaries(self) -> list[tuple[Block, MessageHeader]]:
+        """Where the dictionaries stand, in the order of the file, and what their metadata says."""
+        blocks = sorted(self.footer.dictionaries)
+        return list(zip(blocks, self._headers(blocks), strict=True))
+
+    def schema_header(self) -> SchemaHeader:
+        """The schema as the file's first message says it."""
+        return decode_schema(self._fetch([(16, self.schema_end)])[0])
+
+    @cached_property
+    def schema_end(self) -> int:
+        """Bytes from the start of the file to the end of its schema message."""
+        return 16 + int.from_bytes(self._fetch([(12, 16)])[0], "little")
+
+    def _reads_whole(self, columns: Sequence[str] | None) -> bool:
+        # Metadata before version 5 gives unions a further buffer: pyarrow knows.
+        return (columns is None and not self.place.remote) or self.footer.version < V5
+
+    def _whole(self, numbers: list[int]) -> Iterator[pa.RecordBatch]:
+        for number in numbers:
+            if self._primed:
+                yield self._reader.get_batch(number)
+                continue
+            with self._lock:
+                # The first one loads the dictionaries, and only one thread may.
+                batch = self._reader.get_batch(number)
+                self._primed = True
+            yield batch
+
+    def _projected(self, numbers: list[int], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        projection = self._projection(columns)
+        dictionaries = sorted(self.footer.dictionaries)
+        blocks = [*dictionaries, *(self.footer.batches[number] for number in numbers)]
+        messages = []
+        for block, header in zip(blocks, self._headers(blocks), strict=True):
+            if header.dictionary_id is None or projection.has_dictionary(header.dictionary_id):
+                messages.append((block, projection.cut(header)))
+        return projection.read(self._bodies(messages), self._untrusted)
+
+    def _projection(self, columns: Sequence[str] | None) -> Projection:
+        key = tuple(self.schema.names if columns is None else columns)
+        with self._lock:
+            found = self._projections.get(key)
+            if found is None:
+                header = self.schema_header() if self.footer.dictionaries else None
+                numbers = range(len(self.schema)) if columns is None else map(self.schema.get_field_index, key)
+                found = self._projections[key] = Projection(self.schema, header, sorted(numbers))
+            return found
+
+    def _bodies(self, messages: list[tuple[Block, MessageHeader]]) -> Iterator[tuple[MessageHeader, Any]]:
+        if self._buffer is not None:
+            for block, header in messages:
+                start = block.offset + block.metadata_length
+                body = self._buffer[start : start + block.body_length]
+                check_compressed(header, body)
+                yield header, body
+            return
+        for _, header in messages:
+            check_buffers(header)
+        packed = [(block, *compacted(header)) for block, header in messages]
+        every = [
+            (block.offset + block.metadata_length + low, block.offset + block.metadata_length + high)
+            for block, _, ranges in packed
+            for low, high in ranges
+        ]
+        parts = iter(self._fetch(every))
+        for _, header, ranges in packed:
+            pieces: list[Any] = []
+            for low, high in ranges:
+                pieces += (next(parts), bytes(-(high - low) % 8))
+            body = pa.py_buffer(b"".join(pieces))
+            check_compressed(header, body)
+            yield header, body
+
+    def _headers(self, blocks: Sequence[Block]) -> list[MessageHeader]:
+        if self._buffer is not None:
+            return [decode_message(self._metadata(block)) for block in blocks]
+        parts = self._fetch([(block.offset, block.offset + block.metadata_length) for block in blocks])
+        return [decode_message(_unframed(part)) for part in parts]
+
+    def _metadata(self, block: Block) -> memoryview:
+        assert self._buffer is not None
+        return _unframed(memoryview(self._buffer)[block.offset : block.offset + block.metadata_length])
+
+    def _fetch(self, ranges: Sequence[tuple[int, int]]) -> list[Any]:
+        if self._buffer is not None:
+            return [memoryview(self._buffer)[low:high] for low, high in ranges]
+        if isinstance(self._source, RangedSource):
+            return self._source.ranged.fetch(ranges)
+        return [self._source.read_at(high - low, low) for low, high in ranges]
+
+
+class IpcStream(Fragment):
+    """An Arrow IPC stream: read from its beginning, batch by batch."""
+
+    def _read_schema(self) -> pa.Schema:
+        return self._opened(None).schema
+
+    def _opened(self, columns: Sequence[str] | None) -> Any:
+        self._source.seek(0)
+        options = ipc.ReadOptions(columns=None if columns is None else tuple(columns), untrusted=self._untrusted)
+        return ipc.open_stream(self._source if self._buffer is None else self._buffer, options=options)
+
+    @cached_property
+    def _counted(self) -> tuple[int, int]:
+        if self._buffer is None:
+            counts = [batch.num_rows for batch in self._opened([])]
+        else:
+            return _batches_and_rows(Messages(self._buffer))
+        return len(counts), sum(counts)
+
+    @property
+    def num_batches(self) -> int:  # type: ignore[override]
+        return self._counted[0]
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        return self._counted[1]
+
+    def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
+        reader = self._opened(columns)
+        while True:
+            held: list[pa.RecordBatch] = []
+            nbytes = 0
+            with explained(self.address):
+                while nbytes < TASK_BYTES and len(held) < TASK_BATCHES:
+                    try:
+                        held.append(reader.read_next_batch())
+                    except StopIteration:
+                        break
+                    nbytes += held[-1].nbytes
+            if not held:
+                return
+            batches = held if columns is None else [batch.select(columns) for batch in held]
+            yield Task(lambda batches=batches: batches, 0, True)  # type: ignore[misc]
+
+
+class ParquetFile(Fragment):
+    """A Parquet file: row groups with statistics of their own."""
+
+    def _read_schema(self) -> pa.Schema:
+        from pyarrow import parquet
+
+        self._file = parquet.ParquetFile(self._source)
+        return self._file.schema_arrow
+
+    @property
+    def num_batches(self) -> int:  # type: ignore[override]
+        return int(self._file.metadata.num_row_groups)
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        return int(self._file.metadata.num_rows)
+
+    def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
+        lock = threading.Lock()
+        for group in self._groups(filter, schema):
+
+            def read(group: int = group) -> list[pa.RecordBatch]:
+                # One reader, one file position; pyarrow decodes the columns of a group side by side.
+                with lock, explained(self.address):
+                    table = self._file.read_row_group(group, columns=None if columns is None else list(columns))
+                    return (table if columns is None else table.select(columns)).to_batches()
+
+            yield Task(read, self._file.metadata.row_group(group).total_byte_size, False)
+
+    def survey(self, filter: Any = None, schema: pa.Schema = None) -> Survey:
+        sizes = [self._file.metadata.row_group(number).total_byte_size for number in range(self.num_batches)]
+        read = self._groups(filter, schema)
+        return Survey(bool(read), 1, len(read), len(sizes), 0, 0, sum(sizes[number] for number in read), sum(sizes))
+
+    def _groups(self, filter: Any, schema: pa.Schema) -> list[int]:
+        if filter is None or self._buffer is None or (schema is not None and schema.names != self.schema.names):
+            return list(range(self.num_batches))
+        import pyarrow.dataset
+
+        fragment = pyarrow.dataset.ParquetFileFormat().make_fragment(pa.BufferReader(self._buffer))
+        return [group.id for group in fragment.subset(filter, schema=self.schema).row_groups]
+
+
+class FeatherV1(Fragment):
+    """A file of Feather's first version, which is no Arrow IPC: read as one table."""
+
+    def _read_schema(self) -> pa.Schema:
+        return self._table.schema
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        from pyarrow import feather
+
+        self._source.seek(0)
+        with warnings.catch_warnings():
+            # pyarrow would have the writer of the file change; its reader cannot.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return feather.read_table(self._source)
+
+    @property
+    def num_batches(self) -> int:  # type: ignore[override]
+        return len(self._table.to_batches())
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        return int(self._table.num_rows)
+
+    def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
+        table = self._table if columns is None else self._table.select(columns)
+        yield Task(table.to_batches, 0, True)
+
+
+@contextmanager
+def explained(address: str) -> Iterator[None]:
+    """Turns errors without an address into errors with one, and pyarrow's into ours."""
+    try:
+        yield
+    except AljavaError as error:
+        if address in str(error):
+            raise
+        raise type(error)(f"{address}: {error}") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise TransferError(f"{address} cannot be read: {error.strerror or error}") from error
+        raise InvalidData(f"{address} is damaged: {error}") from error
+
+
+def _truncated(place: Place, source: pa.NativeFile, error: TruncatedFile) -> TruncatedFile:
+    """The same error with what can be saved, where looking costs no transfer."""
+    source.seek(0)
+    if place.remote or source.read(6) != b"ARROW1":
+        return error
+    source.seek(0)
+    batches, rows = salvageable(source.read_buffer())
+    return TruncatedFile(
+        f"{error}. It holds {batches:,} complete record batches with {rows:,} rows: `aljava repair {place.address}` "
+        "saves them"
+    )
+
+
+def salvageable(buffer: pa.Buffer) -> tuple[int, int]:
+    """How many complete record batches a file without an end holds, and how many rows they have."""
+    return _batches_and_rows(Messages(buffer, 8))
+
+
+def _batches_and_rows(messages: Messages) -> tuple[int, int]:
+    rows = [found.header.batch.length for found in messages if found.header.batch and found.header.kind == BATCH]
+    return len(rows), sum(rows)
+
+
+def _unframed(message: Any) -> memoryview:
+    """The FlatBuffers bytes of a message's metadata; before Arrow 0.15 the length came without a marker."""
+    view = memoryview(message)
+    return view[8:] if bytes(view[:4]) == CONTINUATION else view[4:]

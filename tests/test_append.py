@@ -1,0 +1,245 @@
+"""Appending: what is there stays, what comes is added, and it costs what is added."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+import aljava
+from aljava.errors import AccessDenied, InvalidOption, SchemaMismatch, TransferError, TruncatedFile
+from aljava.places import local
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+def part(number: int, rows: int = 6000) -> pa.Table:
+    first = number * rows
+    return pa.table(
+        {
+            "id": pa.array(range(first, first + rows), pa.int64()),
+            "text": pa.array([f"text {number} {i % 100}" for i in range(rows)]),
+            "kind": pa.array(["old", f"kind {number}"] * (rows // 2)).dictionary_encode(),
+        }
+    ).replace_schema_metadata({"source": "test"})
+
+
+def plain(table: pa.Table) -> list:
+    return table.to_pylist()
+
+
+@pytest.fixture(params=["none", "zstd", "auto"])
+def compression(request):
+    return request.param
+
+
+def test_rows_follow_rows(tmp_path, compression) -> None:
+    path = tmp_path / "table.arrow"
+    for number in range(4):
+        written = aljava.append(part(number), path, compression=compression)
+        assert written.rows == 6000
+    wanted = pa.concat_tables([part(number) for number in range(4)], promote_options="permissive")
+    for table in (aljava.read(path), pa.ipc.open_file(path).read_all(), pl.read_ipc(path).to_arrow()):
+        assert plain(table) == plain(wanted)
+    assert aljava.open(path).schema.metadata == {b"source": b"test"}
+    assert aljava.verify(path).findings == ()
+    assert os.listdir(tmp_path) == ["table.arrow"]
+
+
+def test_it_costs_what_is_added(tmp_path) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write({"a": np.arange(4_000_000)}, path, compression="none")
+    before = path.read_bytes()
+    written = aljava.append({"a": np.arange(1000)}, path, compression="none")
+    assert written.bytes < len(before) / 50
+    assert path.read_bytes()[: len(before) - 100_000] == before[: len(before) - 100_000]
+
+
+def test_statistics_stay_complete(tmp_path, compression) -> None:
+    path = tmp_path / "table.arrow"
+    for number in range(3):
+        aljava.write(part(number), path, mode="append", compression=compression)
+    dataset = aljava.open(path)
+    filter = pc.field("id") == 12_345
+    assert dataset.explain(filter).batches_read == 1
+    assert dataset.count_rows(filter) == 1
+    assert pc.sum(dataset.zones["rows"]).as_py() == 18_000
+    assert aljava.verify(path).checksums
+
+
+def test_files_of_others(tmp_path) -> None:
+    table = part(0).set_column(2, "kind", part(0)["kind"].cast(pa.string()))
+    more = part(1).set_column(2, "kind", part(1)["kind"].cast(pa.string()))
+    wanted = plain(pa.concat_tables([table, more]))
+    with pa.ipc.new_file(tmp_path / "pyarrow.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    with pa.ipc.new_stream(tmp_path / "stream.arrows", table.schema) as writer:
+        writer.write_table(table)
+    pl.from_arrow(table).write_ipc(tmp_path / "polars.arrow", compat_level=pl.CompatLevel.oldest())
+    for name in ("pyarrow.arrow", "stream.arrows", "polars.arrow"):
+        aljava.append(more, tmp_path / name)
+        assert plain(aljava.read(tmp_path / name)) == wanted
+        assert plain(pa.ipc.open_file(tmp_path / name).read_all()) == wanted
+    kinds = part(0)
+    with pa.ipc.new_file(tmp_path / "kinds.arrow", kinds.schema) as writer:
+        writer.write_table(kinds)
+    aljava.append(part(1), tmp_path / "kinds.arrow")
+    assert pa.ipc.open_file(tmp_path / "kinds.arrow").read_all()["kind"].to_pylist() == [row["kind"] for row in wanted]
+
+
+def test_columns_find_their_place(tmp_path) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write(pa.table({"a": pa.array([1], pa.int64()), "b": ["x"]}), path)
+    aljava.append(pa.table({"b": pa.array(["y"], pa.large_string()), "a": pa.array([2], pa.int8())}), path)
+    aljava.append({"b": pa.nulls(1), "a": pa.array([3.0])}, path)
+    assert aljava.read(path).to_pydict() == {"a": [1, 2, 3], "b": ["x", "y", None]}
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ({"a": [1]}, "no column 'b'"),
+        ({"a": [1], "b": ["x"], "c": [1]}, "a column 'c'"),
+        ({"a": ["1"], "b": ["x"]}, "column 'a' is string"),
+        ({"a": [1.5], "b": ["x"]}, "column 'a'"),
+        ({"a": pa.array([2**70 % 2**64], pa.uint64()), "b": ["x"]}, None),
+        ({"a": pa.array([2**63], pa.uint64()), "b": ["x"]}, "column 'a'"),
+    ],
+)
+def test_what_does_not_fit_changes_nothing(tmp_path, data, complaint) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write({"a": [1], "b": ["x"]}, path)
+    if complaint is None:
+        assert aljava.append(data, path).rows == 1
+        return
+    before = path.read_bytes()
+    with pytest.raises(SchemaMismatch, match=complaint):
+        aljava.append(data, path)
+    assert path.read_bytes() == before
+
+
+def test_a_source_that_fails_changes_nothing(tmp_path) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write(part(0), path)
+    before = path.read_bytes()
+
+    def batches():
+        yield from part(1).to_batches()
+        raise ZeroDivisionError
+
+    reader = pa.RecordBatchReader.from_batches(part(1).schema, batches())
+    with pytest.raises(ZeroDivisionError):
+        aljava.append(reader, path, batch_rows=1000)
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_changes_nothing(tmp_path) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write(part(0), path, compression="none")
+    before = path.read_bytes()
+    script = (
+        "import resource, signal, sys, numpy as np, aljava\n"
+        "from tests.test_append import part\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]) + 50_000, -1))\n"
+        "try: aljava.append(part(1), sys.argv[1], compression='none')\n"
+        "except aljava.errors.TransferError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path, str(len(before))], capture_output=True, text=True)
+    assert "table.arrow" in done.stdout, done.stderr
+    assert path.read_bytes() == before
+
+
+def test_nothing_and_nowhere(tmp_path) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.append({"a": [1]}, path)
+    before = path.read_bytes()
+    assert aljava.append(pa.table({"a": pa.array([], pa.int64())}), path).rows == 0
+    assert path.read_bytes() == before
+    with pytest.raises(InvalidOption, match="metadata"):
+        aljava.append({"a": [1]}, path, metadata={"x": "y"})
+    path.write_bytes(before[:-20])
+    with pytest.raises(TruncatedFile, match="repair"):
+        aljava.append({"a": [1]}, path)
+    empty = tmp_path / "empty.arrow"
+    aljava.write(part(0).slice(0, 0), empty)
+    aljava.append(part(0), empty)
+    assert plain(aljava.read(empty)) == plain(part(0))
+    assert aljava.verify(empty).findings == ()
+
+
+def test_a_reader_keeps_what_it_opened(tmp_path, compression) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write(part(0), path, compression=compression)
+    dataset, table = aljava.open(path), aljava.read(path)
+    for number in range(1, 5):
+        aljava.append(part(number), path, compression=compression)
+    assert plain(table) == plain(part(0))
+    assert plain(dataset.to_table()) == plain(part(0))
+    assert plain(dataset.to_table(["kind", "id"])) == plain(part(0).select(["kind", "id"]))
+    assert dataset.count_rows(pc.field("id") < 100) == 100
+
+
+def test_appenders_take_turns_and_readers_never_meet_a_half(tmp_path) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.append(part(0, 100), path)
+    appender = (
+        "import sys, aljava\nfrom tests.test_append import part\n"
+        "for i in range(25): aljava.append(part(int(sys.argv[2]), 100), sys.argv[1])\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", appender, path, str(number)]) for number in (1, 2)]
+    seen = [100]
+    while any(writer.poll() is None for writer in writers):
+        table = aljava.read(path)
+        assert table.num_rows % 100 == 0
+        assert table.num_rows >= seen[-1]
+        seen.append(table.num_rows)
+    assert [writer.wait() for writer in writers] == [0, 0]
+    table = aljava.read(path)
+    assert table.num_rows == 5100
+    assert sorted(table["id"].to_pylist()) == sorted([*range(100), *(list(range(100, 300)) * 25)])
+    assert aljava.verify(path).findings == ()
+
+
+def test_where_the_file_system_clones(tmp_path, monkeypatch) -> None:
+    """Few have such a file system at hand: a whole copy stands in for the clone, and is one but for the time."""
+    path = tmp_path / "table.arrow"
+    aljava.write(part(0), path)
+
+    def cloned(descriptor, target):
+        temporary, clone = local._claim(*os.path.split(target))
+        os.pwrite(clone, path.read_bytes(), 0)
+        return temporary, clone
+
+    monkeypatch.setattr(local, "_cloned", cloned)
+    inode = path.stat().st_ino
+    aljava.append(part(1), path, durable=True)
+    assert path.stat().st_ino != inode
+    assert aljava.read(path).num_rows == 12_000
+    before = path.read_bytes()
+    with pytest.raises(SchemaMismatch):
+        aljava.append({"id": [1], "text": [1], "kind": ["x"]}, path)
+    assert path.read_bytes() == before
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(aljava.append(part(2), path).rows)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [6000] * 4
+    assert aljava.read(path).num_rows == 36_000
+    assert os.listdir(tmp_path) == ["table.arrow"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission(tmp_path) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write(part(0), path)
+    path.chmod(0o400)
+    with pytest.raises((AccessDenied, TransferError)):
+        aljava.append(part(1), path)

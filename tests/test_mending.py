@@ -1,0 +1,152 @@
+"""Verify finds what has changed; repair saves what is whole."""
+
+import os
+import random
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import aljava
+from aljava.errors import InvalidData, TruncatedFile
+from tests.test_append import part
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+@pytest.fixture(params=["none", "zstd", "auto"])
+def path(request, tmp_path):
+    where = tmp_path / "table.arrow"
+    aljava.write(part(0), where, compression=request.param, batch_rows=1000, metadata={"author": "Ana"})
+    aljava.append(part(1), where, compression=request.param, batch_rows=2000)
+    return where
+
+
+def test_sound_files(path, tmp_path) -> None:
+    verification = aljava.verify(path)
+    assert verification.findings == ()
+    assert verification.ok
+    assert (verification.batches, verification.rows) == (9, 12_000)
+    assert verification.bytes == path.stat().st_size
+    table = aljava.read(path)
+    with pa.ipc.new_file(tmp_path / "theirs.arrow", table.schema) as writer:
+        writer.write_table(table.unify_dictionaries())
+    with pa.ipc.new_stream(tmp_path / "theirs.arrows", table.schema) as writer:
+        writer.write_table(table)
+    pyarrow.parquet.write_table(table, tmp_path / "theirs.parquet")
+    for name in ("theirs.arrow", "theirs.arrows", "theirs.parquet"):
+        verification = aljava.verify(tmp_path / name)
+        assert verification.findings == ()
+        assert not verification.checksums
+        assert verification.rows == 12_000
+
+
+@pytest.mark.long
+def test_every_flipped_bit_is_found(path) -> None:
+    content = path.read_bytes()
+    dice = random.Random(str(path.name) + str(len(content)))
+    # The ends hold what no checksum of a message covers: all bits of their bytes get their chance.
+    places = [dice.randrange(len(content) * 8) for _ in range(250)]
+    places += [dice.randrange(800 * 8) for _ in range(50)]
+    places += [len(content) * 8 - 1 - dice.randrange(4000 * 8) for _ in range(100)]
+    missed = []
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        if aljava.verify(bytes(damaged)).ok:
+            missed.append(place)
+    assert missed == []
+
+
+def test_statistics_that_lie(tmp_path) -> None:
+    """Not a flipped bit but a wrong writer: everything is consistent, and the statistics are not true."""
+    from aljava.ipc.checksums import FOOTER_KEY, footer_digest
+    from aljava.ipc.message import schema_metadata
+    from aljava.ipc.metadata import encode_footer
+    from aljava.ipc.zones import KEY
+
+    path, other = tmp_path / "table.arrow", tmp_path / "other.arrow"
+    table = pa.table({"id": pa.array(range(10_000), pa.int64())})
+    aljava.write(table, path, compression="none")
+    aljava.write(pa.table({"id": pa.array(range(5, 10_005), pa.int64())}), other, compression="none")
+    content = path.read_bytes()
+    footer = aljava.ipc.open_file(path).footer
+    lie = aljava.ipc.open_file(other).footer.value(KEY)
+    entries = [(key, lie if key == KEY else value) for key, value in footer.metadata if key != FOOTER_KEY]
+    entries.append((FOOTER_KEY, footer_digest(entries)))
+    start = len(content) - 10 - int.from_bytes(content[-10:-6], "little")
+    new = encode_footer(schema_metadata(table.schema.serialize()), footer.dictionaries, footer.batches, entries)
+    path.write_bytes(content[:start] + new + len(new).to_bytes(4, "little") + b"ARROW1")
+    findings = aljava.verify(path).findings
+    assert findings
+    assert all("statistics of 'id'" in finding.what for finding in findings)
+
+
+class TestRepair:
+    def test_cut_anywhere(self, path) -> None:
+        content, table = path.read_bytes(), aljava.read(path)
+        rows = table.to_pylist()
+        dice = random.Random(7)
+        starts = [block.end for block in aljava.ipc.open_file(path).footer.batches]
+        for cut in [*dice.sample(range(len(content)), 30), *starts, len(content) - 1]:
+            path.write_bytes(content[:cut])
+            whole = sum(end <= cut for end in starts)
+            try:
+                repaired = aljava.repair(path)
+            except InvalidData:
+                assert cut < 1200, "the schema was there"
+                continue
+            assert repaired.batches == whole
+            saved = aljava.read(path)
+            assert saved.to_pylist() == rows[: saved.num_rows]
+            assert saved.num_rows == repaired.rows
+            assert pa.ipc.open_file(path).read_all().to_pylist() == rows[: saved.num_rows]
+            assert aljava.verify(path).findings == ()
+            assert os.listdir(path.parent) == ["table.arrow"]
+
+    def test_a_message_in_the_middle(self, path) -> None:
+        content = bytearray(path.read_bytes())
+        blocks = aljava.ipc.open_file(path).footer.batches
+        hit = blocks[3].offset + blocks[3].metadata_length + blocks[3].body_length // 2
+        content[hit] ^= 255
+        path.write_bytes(content)
+        repaired = aljava.repair(path, to=path.with_name("saved.arrow"))
+        assert repaired.batches == 8
+        assert len(repaired.lost) == 1
+        assert "checksum" in repaired.lost[0]
+        saved = aljava.open(path.with_name("saved.arrow"))
+        assert saved.num_rows == 11_000
+        assert saved.schema.metadata == {b"source": b"test", b"author": b"Ana"}
+        assert aljava.verify(path.with_name("saved.arrow")).findings == ()
+        assert path.read_bytes() == bytes(content)
+
+    def test_framing_in_the_middle(self, path) -> None:
+        content = bytearray(path.read_bytes())
+        block = aljava.ipc.open_file(path).footer.batches[2]
+        content[block.offset : block.offset + 16] = os.urandom(16)
+        path.write_bytes(content)
+        repaired = aljava.repair(path)
+        assert repaired.batches == 8
+        assert repaired.rows == 11_000
+        assert repaired.lost
+        assert aljava.verify(path).findings == ()
+
+    def test_what_a_dead_pyarrow_writer_left(self, tmp_path) -> None:
+        path = tmp_path / "theirs.arrow"
+        table = part(0)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=1000)
+        path.write_bytes(sink.getvalue().to_pybytes()[:-3000])
+        with pytest.raises(TruncatedFile, match="complete record batches"):
+            aljava.read(path)
+        repaired = aljava.repair(path)
+        assert aljava.read(path).to_pylist() == table.slice(0, repaired.rows).to_pylist()
+        assert repaired.rows >= 4000
+
+    def test_nothing_to_save(self, tmp_path) -> None:
+        for content in (b"ARROW1\0\0", b"ARROW1\0\0" + os.urandom(500), b"no table at all"):
+            (tmp_path / "x").write_bytes(content)
+            with pytest.raises(InvalidData):
+                aljava.repair(tmp_path / "x")
+            assert (tmp_path / "x").read_bytes() == content
