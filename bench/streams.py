@@ -174,8 +174,9 @@ def _taken(batches: Any) -> int:
 
 
 def _drain_aljava(sender: _Sender) -> int:
-    sender.go()
-    return _taken(aljava.open(sender.address).to_reader())
+    with aljava.listen(sender.address) as calls:
+        sender.go()
+        return _taken(next(calls))
 
 
 def _drain_makefile(sender: _Sender) -> int:

@@ -163,7 +163,7 @@ class _Messages:
             )
         head = pa.py_buffer(start + metadata)
         if not body_length:
-            return Message(kind, codec, (head,))
+            return Message(kind, codec, head.size, (head,))
         body = allocate(body_length)
         view = memoryview(body).cast("B")
         have = 0
@@ -171,7 +171,7 @@ class _Messages:
             part = await self._some(min(body_length - have, _CHUNK))
             view[have : have + len(part)] = part
             have += len(part)
-        return Message(kind, codec, (head, body))
+        return Message(kind, codec, head.size, (head, body))
 
     async def _exactly(self, size: int) -> bytes:
         try:

@@ -6,9 +6,9 @@ import sys
 
 import pyarrow as pa
 import pytest
-from tests.streams.peers import numbers, table
 
 import aljava
+from tests.streams.peers import numbers, table
 
 ALJAVA = [sys.executable, "-m", "aljava"]
 

@@ -11,13 +11,13 @@ from urllib.parse import quote, urlsplit
 import pyarrow as pa
 import pyarrow.flight
 import pytest
-from tests.server.conftest import TOKEN, Served
-from tests.streams.peers import table
 
 import aljava
 from aljava.errors import AccessDenied, InvalidOption
 from aljava.server.catalogue import Catalogue
 from aljava.server.settings import Settings, host_and_port, read_token
+from tests.server.conftest import TOKEN, Served
+from tests.streams.peers import table
 
 
 def ask(served: Served, path: str, *, token: str | None = TOKEN, method: str = "GET", body: bytes | None = None) -> int:

@@ -8,11 +8,11 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import pytest
-from tests.streams.peers import numbers, table
 
 import aljava
 from aljava.aio import read_batches, write_batches
 from aljava.errors import InvalidData, TruncatedFile, UnsupportedType
+from tests.streams.peers import numbers, table
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.streams.peers import numbers, table
 
 import aljava
 from aljava.errors import AljavaError, InvalidData
 from aljava.streams.channels import SocketChannel
 from aljava.streams.messages import STRANGER
 from aljava.streams.receiving import receive
+from tests.streams.peers import numbers, table
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
