@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).resolve().parent
 TEST_DATA = Path(os.environ.get("ALJAVA_TEST_DATA") or HERE.parent.parent / "shared")
@@ -17,6 +18,12 @@ TEST_DATA = Path(os.environ.get("ALJAVA_TEST_DATA") or HERE.parent.parent / "sha
 _SHM = tempfile.mkdtemp(prefix="aljava-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
 os.environ["ALJAVA_SHM"] = _SHM
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
+
+# No test depends on how fast the machine is. CI tries the same examples each time; a developer's run tries new ones.
+settings.register_profile(
+    "aljava", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("aljava")
 
 
 def pytest_sessionfinish() -> None:
