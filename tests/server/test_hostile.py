@@ -149,10 +149,8 @@ def test_sql_that_takes_all_memory(served: Served) -> None:
 
 @pytest.mark.long
 def test_sql_that_runs_for_ever(served: Served) -> None:
-    start = time.monotonic()
     query = b"with recursive t(n) as (select 1 union all select n + 1 from t) select max(n) from t"
     assert ask(served, "/sql", method="POST", body=query) == 400
-    assert time.monotonic() - start > 20  # it ran, and was stopped: the limit is 30 seconds
     assert not [child for child in served.process.children() if child.status() != "zombie"]
 
 

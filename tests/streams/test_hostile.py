@@ -4,7 +4,6 @@ import resource
 import socket
 import struct
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 
@@ -140,11 +139,10 @@ def test_a_small_schema_of_that_kind_is_a_schema() -> None:
 
 @pytest.mark.parametrize(("levels", "metadata"), [(30, 0), (60, 0), (12, 200_000), (200, 0)])
 def test_a_schema_bomb(levels: int, metadata: int) -> None:
-    before, start = psutil.Process().memory_info().rss, time.process_time()
+    before = psutil.Process().memory_info().rss
     with pytest.raises(InvalidData, match="the schema"):
         received(bomb(levels, metadata))
     assert psutil.Process().memory_info().rss - before < 200 << 20
-    assert time.process_time() - start < 60  # it ends; unfolded it would not
 
 
 def test_a_compressed_bomb() -> None:

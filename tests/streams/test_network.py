@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -123,11 +122,9 @@ def test_a_cable_that_is_cut_is_an_error_at_both_ends_and_a_new_stream_begins_an
         sender = start(SEND, f"tcp://{OTHER}:9000?timeout=3", "1000000")
         assert sender.stdout.readline() == "sending\n"
         ip("link", "set", f"{cable}a", "down")
-        start_ = time.monotonic()
-        _, said = sender.communicate(timeout=60)
+        _, said = sender.communicate(timeout=60)  # the limit is 3 seconds; without one it is a quarter of an hour
         assert "TransferError" in said
         assert receiver.stdout.readline().strip() in ("TransferError", "TruncatedFile", "CutStream")
-        assert time.monotonic() - start_ < 40  # the limit is 3 seconds; without one it is a quarter of an hour
         ip("link", "set", f"{cable}a", "up")
         again = start(SEND, f"tcp://{OTHER}:9000?timeout=30", "5")
         assert again.wait(60) == 0
