@@ -106,15 +106,15 @@ async def write_batches(writer: asyncio.StreamWriter, data: Any, *, compression:
         await writer.drain()
         return size
 
-    output = None
+    batches, schema = _batches(data)
+    output = None if schema is None else ipc.new_stream(sink, schema, options=options)
     try:
-        async for batch in _batches(data):
+        async for batch in batches:
             if output is None:
                 output = ipc.new_stream(sink, batch.schema, options=options)
-            if batch.num_rows or not total:
-                for piece in pieces(batch):
-                    output.write_batch(piece)
-                    total += await flush()
+            for piece in pieces(batch):
+                output.write_batch(piece)
+                total += await flush()
         if output is None:
             raise InvalidData("an asynchronous iterator without batches: an Arrow stream begins with a schema")
         output.close()
@@ -123,18 +123,17 @@ async def write_batches(writer: asyncio.StreamWriter, data: Any, *, compression:
         raise TransferError(f"the connection was cut: {error}") from error
 
 
-async def _batches(data: Any) -> AsyncIterator[pa.RecordBatch]:
+def _batches(data: Any) -> tuple[AsyncIterable[pa.RecordBatch], pa.Schema | None]:
+    """The batches, and their schema where it is known before the first."""
     if isinstance(data, AsyncIterable):
-        async for batch in data:
-            yield batch
-        return
+        return data, None
     reader = frames.to_reader(data)
-    is_empty = True
-    for batch in reader:
-        is_empty = False
-        yield batch
-    if is_empty:
-        yield pa.RecordBatch.from_arrays([pa.array([], kind) for kind in reader.schema.types], schema=reader.schema)
+
+    async def batches() -> AsyncIterator[pa.RecordBatch]:
+        for batch in reader:
+            yield batch
+
+    return batches(), reader.schema
 
 
 class _Messages:
@@ -164,7 +163,7 @@ class _Messages:
             )
         head = pa.py_buffer(start + metadata)
         if not body_length:
-            return Message(kind, codec, (head,))
+            return Message(kind, codec, head.size, (head,))
         body = allocate(body_length)
         view = memoryview(body).cast("B")
         have = 0
@@ -172,7 +171,7 @@ class _Messages:
             part = await self._some(min(body_length - have, _CHUNK))
             view[have : have + len(part)] = part
             have += len(part)
-        return Message(kind, codec, (head, body))
+        return Message(kind, codec, head.size, (head, body))
 
     async def _exactly(self, size: int) -> bytes:
         try:

@@ -1,8 +1,8 @@
 """Kill -9 of either end at any moment: the other end gets an error, and nothing is left."""
 
-import os
 import random
 import socket
+from collections import deque
 
 import psutil
 import pyarrow as pa
@@ -44,12 +44,11 @@ def test_the_sender_is_killed(options: str, seed: int, folder: str) -> None:
     pause = random.Random(seed).uniform(0, 0.2)
     with process(ENDLESS, f"unix://{folder}/s") as sender, aljava.listen(f"unix://{folder}/s{options}") as listener:
         reader = next(listener)
-        rows = reader.read_next_batch().num_rows
+        for _ in range(int(pause * 200)):
+            reader.read_next_batch()
+        sender.kill()
         with pytest.raises((TruncatedFile, TransferError)):
-            while True:
-                rows += reader.read_next_batch().num_rows
-                if rows > 200_000 * pause * 200 and sender.poll() is None:
-                    sender.kill()
+            deque(reader, maxlen=0)
 
 
 @pytest.mark.parametrize("scheme", ["unix", "unix-bytes", "tcp"])
@@ -76,8 +75,6 @@ def test_the_receiver_is_killed(scheme: str, folder: str) -> None:
         with pytest.raises(TransferError, match="the other end closed the connection"):
             aljava.write(pa.RecordBatchReader.from_batches(numbers(1).schema, batches()), address)
     assert sent < 200
-    if scheme != "tcp":
-        os.unlink(f"{folder}/s") if os.path.exists(f"{folder}/s") else None
 
 
 def test_memory_goes_with_the_processes(folder: str) -> None:
@@ -86,7 +83,6 @@ def test_memory_goes_with_the_processes(folder: str) -> None:
     with process(DRAIN, address) as receiver, process(ENDLESS, address) as sender:
         assert receiver.stdout.readline() == b"begins\n"
         assert sender.stdout.readline() == b"begins\n"
-        psutil.Process(receiver.pid).memory_info()
         receiver.kill()
         sender.kill()
         receiver.wait()
@@ -118,5 +114,4 @@ def test_a_slow_reader_does_not_grow_the_writer(folder: str) -> None:
         assert psutil.Process(sender.pid).memory_info().rss - before < 64 << 20
         sender.kill()
         with pytest.raises(AljavaError):
-            while True:
-                reader.read_next_batch()
+            deque(reader, maxlen=0)

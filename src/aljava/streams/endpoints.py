@@ -104,7 +104,7 @@ class Endpoint:
         """
         limit = APPEAR if self.timeout is None else self.timeout
         end = time.monotonic() + limit
-        pause = 0.005
+        pause = 0.001
         while True:
             try:
                 return self._connect_once(max(0.01, end - time.monotonic()))
@@ -115,7 +115,7 @@ class Endpoint:
                         "(aljava receive, aljava.listen), or wait longer with ?timeout=SECONDS"
                     ) from error
                 time.sleep(pause)
-                pause = min(0.1, pause * 2)
+                pause = min(0.05, pause * 2)
             except ssl.SSLCertVerificationError as error:
                 raise AccessDenied(
                     f"{self.address}: its certificate is not trusted: {error.verify_message}. "

@@ -16,17 +16,24 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from aljava.errors import InvalidData, TruncatedFile
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC
-from aljava.ipc.metadata import SCHEMA, peek
+from aljava.ipc.metadata import BATCH, SCHEMA, peek
 
 _AHEAD = 64 << 10
 _HUGE_PAGE = 2 << 20
+# Messages up to this are taken whole, as a part of what was received ahead.
+_SMALL = 32 << 10
+_RECYCLED_FROM = 1 << 20
+_MOST_FREE = 3
 _I32 = struct.Struct("<i")
 _U32 = struct.Struct("<I")
 _U16 = struct.Struct("<H")
+_I64 = struct.Struct("<q")
+_VTABLE = struct.Struct("<6H")
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,9 @@ class Message:
     kind: str | None
     #: "lz4" or "zstd" where the body is compressed.
     codec: str | None
-    #: Marker, length, metadata and body, in as many buffers as it takes.
+    #: Bytes of marker, length and metadata, before the body.
+    head: int
+    #: All of it as one buffer, or head and body.
     parts: tuple[pa.Buffer, ...]
 
 
@@ -73,6 +82,7 @@ class IncomingBytes:
         self._ahead = pa.allocate_buffer(_AHEAD)
         self._view = memoryview(self._ahead).cast("B")
         self._low = self._high = 0
+        self._recycled = _Recycled()
         #: Bytes handed out.
         self.position = 0
 
@@ -96,7 +106,7 @@ class IncomingBytes:
             part = self._ahead.slice(self._low, size)
             self._low += size
         else:
-            part = allocate(size)
+            part = self._recycled.allocate(size)
             view = memoryview(part).cast("B")
             have = min(self._high - self._low, size)
             view[:have] = self._view[self._low : self._low + have]
@@ -187,11 +197,17 @@ class Messages:
                 f"{length:,} bytes of metadata (8 to {self._limits.metadata:,} are taken). The other end does not send "
                 "an Arrow IPC stream, or sends a schema beyond the limit"
             )
-        head = source.take(prefix + length)
-        if head.size < prefix + length:
-            raise self._cut(head.size)
+        size = prefix + length
+        if size > _SMALL:
+            head = source.take(size)
+            view = memoryview(head).cast("B")
+        else:
+            head = None
+            view = source.peek(size)
+        if len(view) < size:
+            raise self._cut(len(view))
         try:
-            kind, body_length, codec = peek(memoryview(head).cast("B")[prefix:])
+            kind, body_length, codec = glance(view[prefix:])
         except InvalidData as error:
             raise InvalidData(f"{self._address}: {error}") from error
         if not 0 <= body_length <= self._limits.body:
@@ -199,12 +215,17 @@ class Messages:
                 f"{self._address}: a message says that it has {body_length:,} bytes of body, and at most "
                 f"{self._limits.body:,} are taken. Send smaller batches"
             )
-        if not body_length:
-            return Message(kind, codec, (head,))
+        if head is None and size + body_length <= _SMALL:
+            whole = source.take(size + body_length)
+            if whole.size < size + body_length:
+                raise self._cut(whole.size)
+            return Message(kind, codec, size, (whole,))
+        if head is None:
+            head = source.take(size)
         body = source.take(body_length)
         if body.size < body_length:
-            raise self._cut(head.size + body.size)
-        return Message(kind, codec, (head, body))
+            raise self._cut(size + body.size)
+        return Message(kind, codec, size, (head, body))
 
     def _cut(self, have: int) -> InvalidData:
         error = CutStream(
@@ -234,6 +255,48 @@ class IncomingBuffer(IncomingBytes):
         return part
 
 
+class _Recycled:
+    """Memory for bodies, used again when the last array over it is gone.
+
+    Fresh memory costs as much as receiving into it, and whoever works through a stream lets go of each batch.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[pa.Buffer] = []
+
+    def allocate(self, size: int) -> pa.Buffer:
+        """As `allocate`."""
+        if size < _RECYCLED_FROM:
+            return allocate(size)
+        for index, block in enumerate(self._free):
+            if size <= block.size <= 2 * size:
+                del self._free[index]
+                break
+        else:
+            del self._free[:]
+            block = allocate(size)
+        lease = _Lease(self._free, block)
+        # Through NumPy: a foreign buffer cannot be received into.
+        return pa.py_buffer(np.asarray(lease)[:size])
+
+
+class _Lease:
+    """What the arrays over recycled memory keep alive."""
+
+    def __init__(self, free: list[pa.Buffer], block: pa.Buffer) -> None:
+        self._free, self._block = free, block
+        self.__array_interface__ = {
+            "shape": (block.size,),
+            "typestr": "|u1",
+            "data": (block.address, False),
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        if len(self._free) < _MOST_FREE:
+            self._free.append(self._block)
+
+
 def allocate(size: int) -> pa.Buffer:
     """Memory of Arrow's pool for bytes to come, in large pages where the system has them.
 
@@ -256,6 +319,27 @@ def allocate(size: int) -> pa.Buffer:
 
 _madvise = ctypes.CDLL(None).madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+def glance(metadata: memoryview) -> tuple[str | None, int, str | None]:
+    """What `aljava.ipc.metadata.peek` says, for the messages that most streams are made of in a tenth of its time.
+
+    Message.fbs: header_type is field 1, header 2, bodyLength 3; RecordBatch: compression is field 3. A batch whose
+    RecordBatch table has no such field is raw; whatever else there is, `peek` looks at.
+    """
+    try:
+        table = _U32.unpack_from(metadata, 0)[0]
+        vtable = table - _I32.unpack_from(metadata, table)[0]
+        size, _, _, kind_at, header_at, body_at = _VTABLE.unpack_from(metadata, vtable)
+        if vtable >= 0 and size >= 12 and kind_at and header_at and body_at and metadata[table + kind_at] == 3:
+            at = table + header_at
+            batch = at + _U32.unpack_from(metadata, at)[0]
+            inner = batch - _I32.unpack_from(metadata, batch)[0]
+            if inner >= 0 and _U16.unpack_from(metadata, inner)[0] < 12:
+                return BATCH, _I64.unpack_from(metadata, table + body_at)[0], None
+    except (struct.error, IndexError):
+        pass  # said better below
+    return peek(metadata)
 
 
 def check_schema(message: Message, address: str, limits: Limits) -> None:

@@ -141,34 +141,46 @@ class Decoder:
         self._limits = limits
         self._fed = _Fed()
         self._reader: Any = None
+        self._is_plain = False
 
     def begin(self, message: Message) -> pa.Schema:
         """Takes the first message, which must be a schema."""
         check_schema(message, self.address, self._limits)
         self._fed.feed(message)
-        self._reader = self._explained(lambda: pa.ipc.open_stream(pa.PythonFile(self._fed, "r"), options=_OPTIONS))
+        try:
+            self._reader = pa.ipc.open_stream(pa.PythonFile(self._fed, "r"), options=_OPTIONS)
+        except _PYARROWS as error:
+            raise self._explained(error) from error
+        # Without dictionaries a small batch depends on nothing before it, and is read in one call.
+        self._is_plain = not any(map(_has_dictionary, self._reader.schema.types))
         return self._reader.schema
 
     def add(self, message: Message) -> pa.RecordBatch | None:
         """Takes the next message; gives the batch that it completes, if it does."""
         self._check(message)
-        self._fed.feed(message)
-        if message.kind != BATCH:
-            return None
-
-        def read() -> Any:
-            batch = self._reader.read_next_batch()
+        try:
+            if message.kind == BATCH and self._is_plain and len(message.parts) == 1:
+                batch = pa.ipc.read_record_batch(message.parts[0], self._reader.schema)
+            else:
+                self._fed.feed(message)
+                if message.kind != BATCH:
+                    return None
+                batch = self._reader.read_next_batch()
             batch.validate(full=self._limits.full_check)
-            return batch
-
-        return self._explained(read)
+        except AljavaError:
+            raise
+        except _PYARROWS as error:
+            raise self._explained(error) from error
+        return batch
 
     def _check(self, message: Message) -> None:
         """Checks what pyarrow does not: it allocates what a compressed buffer claims to hold before it decodes it."""
-        if message.codec is None or len(message.parts) < 2:
+        if message.codec is None:
             return
-        head, body = message.parts
-        header = decode_message(memoryview(head).cast("B")[8 if bytes(head[:4]) == CONTINUATION else 4 :])
+        head = message.parts[0]
+        body = message.parts[1] if len(message.parts) > 1 else head.slice(message.head)
+        start = 8 if bytes(head[:4]) == CONTINUATION else 4
+        header = decode_message(memoryview(head).cast("B")[start : message.head])
         check_compressed(header, body)
         assert header.batch is not None
         filled = header.batch.buffers[header.batch.buffers[:, 1] > 0]
@@ -180,18 +192,22 @@ class Decoder:
                 f"{self._limits.body:,} are taken. Send smaller batches"
             )
 
-    def _explained(self, step: Any) -> Any:
-        try:
-            return step()
-        except AljavaError:
-            raise
-        except pa.ArrowNotImplementedError as error:
-            raise UnsupportedType(f"{self.address} sends what pyarrow cannot read: {error}") from error
-        except (pa.ArrowException, OSError, UnicodeDecodeError, StopIteration, MemoryError) as error:
-            raise InvalidData(f"{self.address} sends what is damaged, or no Arrow IPC stream: {error}") from error
+    def _explained(self, error: BaseException) -> AljavaError:
+        if isinstance(error, pa.ArrowNotImplementedError):
+            return UnsupportedType(f"{self.address} sends what pyarrow cannot read: {error}")
+        return InvalidData(f"{self.address} sends what is damaged, or no Arrow IPC stream: {error}")
 
 
+_PYARROWS = (pa.ArrowException, OSError, UnicodeDecodeError, StopIteration, MemoryError, ValueError)
 _OPTIONS = pa.ipc.IpcReadOptions()
+
+
+def _has_dictionary(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_dictionary(kind.storage_type)
+    return pa.types.is_dictionary(kind) or any(
+        _has_dictionary(kind.field(index).type) for index in range(kind.num_fields)
+    )
 
 
 class _Fed:
