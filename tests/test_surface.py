@@ -8,6 +8,7 @@ PUBLIC = [
     "Dataset",
     "Store",
     "Written",
+    "aio",
     "append",
     "attach",
     "compare",

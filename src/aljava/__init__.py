@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aljava.errors import AljavaError
 
 if TYPE_CHECKING:
-    from aljava import feather, ipc
+    from aljava import aio, feather, ipc
     from aljava.api import Written, append, open, read, write
     from aljava.comparison import Comparison, compare
     from aljava.copying import copy
@@ -41,7 +41,7 @@ _HOMES = {
     "verify": "aljava.mending",
     "write": "aljava.api",
 }
-_MODULES = ("feather", "ipc")
+_MODULES = ("aio", "feather", "ipc")
 
 __all__ = [
     "AljavaError",
@@ -49,6 +49,7 @@ __all__ = [
     "Dataset",
     "Store",
     "Written",
+    "aio",
     "append",
     "attach",
     "compare",
