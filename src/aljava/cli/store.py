@@ -5,15 +5,18 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import typer
 
+import aljava
+from aljava.charts import size
 from aljava.cli.output import console
 from aljava.errors import AddressError
-from aljava.store import ObjectInfo, Store, stores
-from aljava.store.store import size_text
+
+if TYPE_CHECKING:
+    from aljava.store import ObjectInfo, Store
 
 app = typer.Typer(name="store", no_args_is_help=True, help="Tables in this machine's shared memory.")
 
@@ -30,12 +33,14 @@ def list_(
 ) -> None:
     """List the objects of a store with rows, size, readers and age; or all stores."""
     if name is None:
-        found = {each: Store(each).stats() for each in stores()}
+        from aljava.store import stores
+
+        found = {each: aljava.Store(each).stats() for each in stores()}
         if as_json:
             _print_json([{"store": each, **asdict(stats)} for each, stats in found.items()])
             return
         rows = [
-            (each, f"{stats.objects:,}", size_text(stats.bytes_used), size_text(stats.bytes_pooled))
+            (each, f"{stats.objects:,}", size(stats.bytes_used), size(stats.bytes_pooled))
             for each, stats in found.items()
         ]
         console().print(_table(("store", "objects", "size", "pool"), rows))
@@ -56,10 +61,10 @@ def put(
     import aljava
 
     store, key = _split(address)
-    with Store(store) as opened:
+    with aljava.Store(store) as opened:
         opened.put(aljava.open(source), key)
         info = opened.info(key)
-    console().print(f"shm://{store}/{key}: {info.rows:,} rows, {size_text(info.bytes)}", markup=False)
+    console().print(f"shm://{store}/{key}: {info.rows:,} rows, {size(info.bytes)}", markup=False)
 
 
 @app.command("get")
@@ -105,8 +110,8 @@ def stat(name: str = _NAME, *, as_json: bool = _JSON) -> None:
         return
     rows = [
         ("objects", f"{stats.objects:,}"),
-        ("size", size_text(stats.bytes_used)),
-        ("waiting to be used again", size_text(stats.bytes_pooled)),
+        ("size", size(stats.bytes_used)),
+        ("waiting to be used again", size(stats.bytes_pooled)),
     ]
     console().print(_table(("store", name), rows))
 
@@ -115,7 +120,7 @@ def stat(name: str = _NAME, *, as_json: bool = _JSON) -> None:
 def trim(name: str = _NAME) -> None:
     """Give memory that waits to be used again back to the machine."""
     with _existing(name) as store:
-        console().print(f"{size_text(store.trim())} given back")
+        console().print(f"{size(store.trim())} given back")
 
 
 @app.command("destroy")
@@ -152,21 +157,23 @@ def _split(address: str) -> tuple[str, str]:
     return store, unquote(key) if address.startswith("shm://") else key
 
 
-def _existing(name: str) -> Store:
+def _existing(name: str) -> "Store":
     """A store, if it is there: a mistyped name is no empty store."""
-    store = Store(name)
+    from aljava.store import stores
+
+    store = aljava.Store(name)
     if name not in stores():
         there = ", ".join(stores()) or "none"
         raise AddressError(f"there is no store {name!r}; there are: {there}")
     return store
 
 
-def _listing(infos: list[ObjectInfo]) -> Any:
+def _listing(infos: list["ObjectInfo"]) -> Any:
     rows = [
         (
             info.key,
             f"{info.rows:,}",
-            size_text(info.bytes),
+            size(info.bytes),
             "?" if info.readers is None else f"{info.readers}",
             _age(info),
         )
@@ -188,18 +195,18 @@ def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
     return table
 
 
-def _readers(info: ObjectInfo) -> str:
+def _readers(info: "ObjectInfo") -> str:
     return "?" if info.readers is None else f"{info.readers:,}"
 
 
-def _age(info: ObjectInfo) -> str:
+def _age(info: "ObjectInfo") -> str:
     for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if info.age >= seconds:
             return f"{info.age / seconds:.0f} {unit}"
     return f"{info.age:.0f} s"
 
 
-def _as_json(info: ObjectInfo) -> dict[str, Any]:
+def _as_json(info: "ObjectInfo") -> dict[str, Any]:
     return {
         "key": info.key,
         "rows": info.rows,

@@ -8,8 +8,7 @@ from typing import Any
 import pyarrow as pa
 import typer
 
-from aljava import api
-from aljava.conditions import condition
+import aljava
 from aljava.errors import InvalidOption, SchemaMismatch
 
 COLUMNS = typer.Option(None, "--columns", "-c", metavar="A,B", help="Only these columns, in this order.")
@@ -80,16 +79,18 @@ def _copy(
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     if names is not None and not all(names):
         raise InvalidOption(f"--columns {columns}: write names with commas between them")
-    first = api.open(sources[0])
+    first = aljava.open(sources[0])
+    from aljava.conditions import condition
+
     expression = None if filter is None else condition(filter, first.schema)
 
     def readers() -> Iterator[pa.RecordBatchReader]:
         for source in sources:
-            dataset = first if source is sources[0] else api.open(source)
+            dataset = first if source is sources[0] else aljava.open(source)
             yield dataset.to_reader(names, expression)
 
     with _Meter(not quiet) as meter:
-        api.write(_joined(readers(), limit, meter), target, compression=compression)
+        aljava.write(_joined(readers(), limit, meter), target, compression=compression)
 
 
 def _joined(readers: Iterator[pa.RecordBatchReader], limit: int | None, meter: "_Meter") -> pa.RecordBatchReader:
