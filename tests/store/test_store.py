@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from aljava.errors import (
     AccessDenied,
+    AlreadyExists,
     InvalidData,
     InvalidKey,
     InvalidOption,
@@ -47,6 +48,21 @@ def test_a_table_comes_back_as_it_was(store: Store, table: pa.Table) -> None:
     store["t"] = table
     assert store["t"].equals(table)
     store["t"].validate(full=True)
+
+
+@pytest.mark.parametrize("table", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("as_reader", [False, True])
+def test_create_replaces_nothing(store: Store, table: pa.Table, as_reader: bool) -> None:
+    def data() -> object:
+        return table.to_reader() if as_reader else table
+
+    assert store.put(data(), "t", create=True) == "t"
+    other = table.slice(0, 1)
+    with pytest.raises(AlreadyExists, match="exists already"):
+        store.put(other.to_reader() if as_reader else other, "t", create=True)
+    assert store["t"].equals(table)
+    assert store.stats().objects == 1
+    assert os.listdir(f"{store.path}/.work") == []
 
 
 def test_schema_metadata_survives(store: Store) -> None:

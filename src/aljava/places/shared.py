@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from aljava.errors import AddressError, AlreadyExists, InvalidOption, KeyNotFound, NotFound
+from aljava.errors import AddressError, InvalidOption, KeyNotFound, NotFound
 from aljava.places.place import Place
 from aljava.store import Store
 
@@ -42,9 +42,7 @@ class SharedObject(Place):
                 f"{self.address}: shared memory does not outlive the machine's next start; durable=True is for files"
             )
         store = Store(self.store)
-        if create and self.key in store:
-            raise AlreadyExists(f'{self.address} exists already, and mode="create" does not replace it')
-        store.put(rows, self.key)
+        store.put(rows, self.key, create=create)
         return int(store.buffer(self.key).size)
 
     def sink(self, *, create: bool = False, durable: bool = False) -> AbstractContextManager[Any]:

@@ -208,12 +208,22 @@ class Folder:
         self.fresh += 1
         return self._create(0)
 
-    def publish(self, segment: Segment, name: str) -> None:
-        """Makes a filled segment the object of a name, in one step; an object that it replaces goes to the pool."""
+    def publish(self, segment: Segment, name: str, *, create: bool = False) -> None:
+        """Makes a filled segment the object of a name, in one step; an object that it replaces goes to the pool.
+
+        With `create` nothing is replaced: `FileExistsError` where the name is taken.
+        """
         if segment.size:
             os.utime(segment.descriptor)  # writing through a map leaves no time
         os.close(segment.descriptor)
         path = f"{self.path}/{name}"
+        if create:
+            try:
+                rename_new(segment.path, path)
+            except FileExistsError:
+                self._retire(segment.path)
+                raise
+            return
         while True:
             with contextlib.suppress(FileNotFoundError):
                 exchange(segment.path, path)

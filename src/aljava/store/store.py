@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from aljava.errors import InvalidOption, KeyNotFound, StoreBusy, StoreError
+from aljava.errors import AlreadyExists, InvalidOption, KeyNotFound, StoreBusy, StoreError
 from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
 from aljava.store.filling import place, translated
-from aljava.store.folder import SMALL, Folder
+from aljava.store.folder import SMALL, Folder, Segment
 from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
 from aljava.store.names import check_store_name, file_name, key_of, root_folder
 
@@ -134,7 +134,7 @@ class Store(MutableMapping[str, pa.Table]):
 
     # ------------------------------------------------------------------------------------------------- put, get, wait
 
-    def put(self, data: Any, key: str | None = None) -> str:
+    def put(self, data: Any, key: str | None = None, *, create: bool = False) -> str:
         """Stores anything table-like and returns its key.
 
         A table is copied once, into recycled memory where there is some. A reader, a dataset, a query or a lazy frame
@@ -144,8 +144,10 @@ class Store(MutableMapping[str, pa.Table]):
             data: What `aljava.write` takes: Arrow tables, batches, readers and datasets, pandas and Polars frames,
                 DuckDB relations, dicts of arrays, and what offers `__arrow_c_stream__`.
             key: The key to set; without one, a new random key.
+            create: Replace nothing. Of two processes that put the same key at once, one succeeds.
 
         Raises:
+            AlreadyExists: With `create`, and the key is there.
             InvalidKey: The key cannot be one.
             StoreFull: There is no room within the capacity, or in the machine's shared memory.
             UnsupportedType: `data` is no table.
@@ -156,9 +158,12 @@ class Store(MutableMapping[str, pa.Table]):
         try:
             with self._folder.writing():
                 if isinstance(rows, pa.RecordBatchReader):
-                    self._put_stream(rows, name)
+                    segment = self._stream(rows)
                 else:
-                    self._folder.publish(place(self._folder, payload.lower(rows)), name)
+                    segment = place(self._folder, payload.lower(rows))
+                self._folder.publish(segment, name, create=create)
+        except FileExistsError:
+            raise AlreadyExists(f"shm://{self.name}/{key} exists already, and create=True replaces nothing") from None
         except FileNotFoundError:
             raise StoreError(f"{self.path}: the store was destroyed while {key!r} was being put") from None
         return key
@@ -308,7 +313,8 @@ class Store(MutableMapping[str, pa.Table]):
 
     # ------------------------------------------------------------------------------------------------- below
 
-    def _put_stream(self, reader: pa.RecordBatchReader, name: str) -> None:
+    def _stream(self, reader: pa.RecordBatchReader) -> Segment:
+        """A new segment with the rows of a reader, taken batch by batch."""
         segment = self._folder.begin_stream()
         looked = written = 0
         try:
@@ -323,7 +329,7 @@ class Store(MutableMapping[str, pa.Table]):
         except BaseException:
             self._folder.discard(segment)
             raise
-        self._folder.publish(segment, name)
+        return segment
 
     def _info(self, key: str, readers: dict[int, int] | None) -> ObjectInfo:
         try:
