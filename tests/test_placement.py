@@ -49,7 +49,7 @@ def test_a_dictionary_that_was_copied_is_seen() -> None:
 
 def test_the_kernel_knows_which_files_are_mapped(tmp_path: Path) -> None:
     path = str(tmp_path / "mapped.arrow")
-    aljava.write(TABLE, path, compression="none")
+    aljava.write(pa.concat_tables([TABLE] * 5_000).combine_chunks(), path, compression="none")
     assert mapped_ranges(path) == []
     found = aljava.read(path)
     assert placement(found, mapped_ranges(path)).all_inside

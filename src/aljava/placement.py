@@ -3,7 +3,9 @@
 A buffer that lies inside a memory map, or inside the bytes that a payload was read from, was not copied out of it.
 """
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +64,9 @@ def span(buffer: Any) -> Range:
 def mapped_ranges(path: str) -> list[Range]:
     """Where this process has files mapped whose path begins with `path`, as the kernel says.
 
+    Each range is that of the whole file: a reader of Aljava has the pages of the footer, behind the last buffer, for
+    itself, and the kernel lists those without a name.
+
     Raises:
         UnsupportedPlatform: a system without `/proc`.
     """
@@ -74,11 +79,14 @@ def mapped_ranges(path: str) -> list[Range]:
     for entry in fields:
         if len(entry) == 6 and entry[5].startswith(path):
             start, end = (int(part, 16) for part in entry[0].split("-"))
+            first = start - int(entry[2], 16)
+            with suppress(FileNotFoundError):  # the name is gone, and the map is not
+                end = max(end, first + os.stat(entry[5]).st_size)
             # The kernel lists one map of a file in several pieces where their flags differ.
-            if found and found[-1][1] == start:
-                found[-1] = (found[-1][0], end)
+            if found and found[-1][0] <= first < found[-1][1]:
+                found[-1] = (found[-1][0], max(end, found[-1][1]))
             else:
-                found.append((start, end))
+                found.append((first, end))
     return found
 
 
