@@ -38,9 +38,10 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
+    before = stores()
     yield folder
     assert os.listdir(folder) == []
-    assert stores() == []
+    assert stores() == before
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------
