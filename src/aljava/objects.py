@@ -54,13 +54,13 @@ def dumps(obj: Any, *, compression: str | None = None) -> pa.Buffer:
     metadata[KIND] = kind.encode()
     if detail is not None:
         metadata[DETAIL] = json.dumps(detail).encode()
-    sink = pa.BufferOutputStream()
+    sink = _Pieces()
     with ipc.new_stream(
         sink, schema.with_metadata(metadata), options=ipc.WriteOptions(compression or "none")
     ) as writer:
         for batch in batches:
             writer.write_batch(batch.replace_schema_metadata(metadata))
-    return sink.getvalue()
+    return sink.joined()
 
 
 def loads(buffer: Any) -> Any:
@@ -102,6 +102,35 @@ def loads(buffer: Any) -> Any:
         raise InvalidData(
             f"the buffer says that it holds a {kind}, and its columns do not fit that: {error}"
         ) from error
+
+
+class _Pieces:
+    """A sink that keeps what it is given, and joins it into one buffer of just that size: each byte is copied once."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._pieces: list[Any] = []
+        self._size = 0
+
+    def write(self, piece: Any) -> int:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        return len(piece)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """`joined` ends it."""
+
+    def joined(self) -> pa.Buffer:
+        """All pieces, one behind the other."""
+        buffer = pa.allocate_buffer(self._size)
+        writer = pa.FixedSizeBufferWriter(buffer)
+        for piece in self._pieces:
+            writer.write(piece)
+        return buffer
 
 
 Parts = tuple[str, list[pa.RecordBatch], pa.Schema, Any]
