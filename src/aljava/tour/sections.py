@@ -1,5 +1,6 @@
 """The six sections of the tour, and what each step of them did."""
 
+import io
 import os
 import secrets
 import tempfile
@@ -143,6 +144,7 @@ def run(
 
     table = data.table
     sections: list[Section] = []
+    _warm_up()
     with (
         nullcontext(keep) if keep else _temporary_folder() as folder,
         _temporary(Store(f"tour-{os.getpid()}-{secrets.token_hex(4)}")) as store,
@@ -156,6 +158,16 @@ def run(
                 finished(sections[-1])
     comparison = next((section.comparison for section in sections if section.comparison), None)
     return Tour(data, tuple(sections), _advice(comparison))
+
+
+def _warm_up() -> None:
+    """The first call of each kind imports what it needs and starts threads: that is not the table's doing."""
+    tiny = pa.table({"id": [1]})
+    loads(dumps(tiny, compression="zstd"))
+    file = io.BytesIO()
+    api.write(tiny, file)
+    api.read(file)
+    sql("select 1").fetchall()
 
 
 @contextmanager
