@@ -111,6 +111,7 @@ class _Arriving(Scanner):
         return self.to_table().take(np.asarray(indices, np.int64))
 
     def _batches(self, ahead_of_time: bool = True) -> Iterator[pa.RecordBatch]:
-        # Only the columns travel that the projection and the filter need.
-        for batch in self._dataset._arrival.scan(self._selection.needed, None):
-            yield from self._selection.apply([batch])
+        # Only the columns travel that the projection and the filter need, where the sender can choose.
+        needed = self._selection.needed
+        for batch in self._dataset._arrival.scan(needed):
+            yield from self._selection.apply([batch if needed is None else batch.select(needed)])

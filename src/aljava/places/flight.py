@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 
 from aljava.errors import AccessDenied, AddressError, AljavaError, InvalidData, NotFound, TransferError
-from aljava.places.stream import Arrival, StreamPlace, projected
+from aljava.places.stream import Arrival, StreamPlace
 from aljava.streams.sending import pieces
 
 _ABANDONED = b"aljava: abandoned"
@@ -127,16 +127,14 @@ class _FlightArrival(Arrival):
         self._info = place.explained(ask)
         self.schema = self._info.schema
 
-    def scan(self, columns: Sequence[str] | None, filter: Any) -> pa.RecordBatchReader:
+    def scan(self, columns: Sequence[str] | None) -> pa.RecordBatchReader:
         schema = self.schema
-        if columns is not None and filter is None and len(self._info.endpoints) == 1 and self._is_ours():
+        if columns is not None and len(self._info.endpoints) == 1 and self._is_ours():
             schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
             ticket = json.dumps({"table": "/".join(self._place._path), "columns": list(columns)}).encode()
             return pa.RecordBatchReader.from_batches(schema, self._batches([ticket]))
         tickets = [endpoint.ticket.ticket for endpoint in self._info.endpoints]
-        return projected(
-            pa.RecordBatchReader.from_batches(schema, self._batches(tickets)), columns, filter, self._place.address
-        )
+        return pa.RecordBatchReader.from_batches(schema, self._batches(tickets))
 
     def _is_ours(self) -> bool:
         """Whether the server names tables in its tickets as Aljava's does, and so takes what is asked of them."""

@@ -21,7 +21,7 @@ from aljava.errors import (
     StoreFull,
     TransferError,
 )
-from aljava.places.stream import Arrival, StreamPlace, projected
+from aljava.places.stream import Arrival, StreamPlace
 from aljava.streams.channels import Channel
 from aljava.streams.receiving import receive
 from aljava.streams.sending import send
@@ -116,20 +116,13 @@ class _ServedArrival(Arrival):
         self._asked = time.monotonic()
         self.schema = self._first.schema
 
-    def scan(self, columns: Sequence[str] | None, filter: Any) -> pa.RecordBatchReader:
+    def scan(self, columns: Sequence[str] | None) -> pa.RecordBatchReader:
         # The answer that brought the schema is used when all of it is wanted, soon enough to be still there.
         first, self._first = self._first, None
-        if columns is None and filter is None and first is not None and time.monotonic() - self._asked < _TIMEOUT / 2:
+        if columns is None and first is not None and time.monotonic() - self._asked < _TIMEOUT / 2:
             return first
         del first
-        if filter is None:
-            return self._place.get(columns)
-        # The server takes conditions as text, and an expression can hold what no text says: it is evaluated here,
-        # and what it needs travels.
-        needed = (
-            None if columns is None else [name for name in self.schema.names if name in columns or name in str(filter)]
-        )
-        return projected(self._place.get(needed), columns, filter, self._place.address)
+        return self._place.get(columns)
 
 
 class _Exchange(Channel):

@@ -1,13 +1,13 @@
 """Places that payloads pass through: batches arrive as they are sent, and nothing can be sought."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pyarrow as pa
 
-from aljava.errors import InvalidData, InvalidOption, QueryError
+from aljava.errors import InvalidData, InvalidOption
 from aljava.places.place import Place
 
 
@@ -18,8 +18,8 @@ class Arrival(ABC):
     schema: pa.Schema
 
     @abstractmethod
-    def scan(self, columns: Sequence[str] | None, filter: Any) -> pa.RecordBatchReader:
-        """The rows that fulfil `filter`, with these columns, batch by batch."""
+    def scan(self, columns: Sequence[str] | None) -> pa.RecordBatchReader:
+        """The rows, batch by batch, with these columns at least: a sender that can chooses them before they travel."""
 
 
 class StreamPlace(Place):
@@ -53,7 +53,7 @@ class StreamPlace(Place):
 
 
 class OnePass(Arrival):
-    """A stream that comes once: its rows are projected and filtered as they arrive.
+    """A stream that comes once, with all its columns.
 
     Args:
         reader: the batches.
@@ -65,38 +65,10 @@ class OnePass(Arrival):
         self._reader: pa.RecordBatchReader | None = reader
         self._address = address
 
-    def scan(self, columns: Sequence[str] | None, filter: Any) -> pa.RecordBatchReader:
+    def scan(self, columns: Sequence[str] | None) -> pa.RecordBatchReader:
         reader, self._reader = self._reader, None
         if reader is None:
             raise InvalidOption(
                 f"{self._address} was received already, and a stream comes once: keep the table, or write it to a file"
             )
-        return projected(reader, columns, filter, self._address)
-
-
-def projected(
-    reader: pa.RecordBatchReader, columns: Sequence[str] | None, filter: Any, address: str
-) -> pa.RecordBatchReader:
-    """The rows of a reader that fulfil `filter`, with these columns.
-
-    Raises:
-        QueryError: while reading, for a filter that cannot be evaluated.
-    """
-    if columns is None and filter is None:
         return reader
-    names = list(reader.schema.names) if columns is None else list(columns)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in reader:
-            kept = batch
-            if filter is not None:
-                try:
-                    kept = batch.filter(filter)
-                except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
-                    raise QueryError(f"the filter {filter} cannot be evaluated on {address}: {error}") from error
-            yield kept if columns is None else kept.select(names)
-
-    schema = reader.schema
-    if columns is not None:
-        schema = pa.schema([schema.field(name) for name in names], schema.metadata)
-    return pa.RecordBatchReader.from_batches(schema, batches())
