@@ -108,6 +108,25 @@ def test_shared_memory() -> None:
         store.destroy()
 
 
+def test_a_whole_store_is_one_table() -> None:
+    with aljava.Store("test-api-whole") as store:
+        try:
+            store["a/b ç"] = TABLE.slice(0, 400)
+            store["z"] = TABLE.slice(400)
+            same(aljava.read("shm://test-api-whole"))
+            assert aljava.open("shm://test-api-whole").count_rows(pc.field("id") < 10) == 10
+            assert aljava.sql("select count(*) from 'shm://test-api-whole'").fetchall() == [(1000,)]
+            store["other"] = {"something": [1]}
+            with pytest.raises(SchemaMismatch, match="shm://test-api-whole/"):
+                aljava.open("shm://test-api-whole")
+            with pytest.raises(AddressError, match="shm://STORE/KEY"):
+                aljava.write(TABLE, "shm://test-api-whole")
+        finally:
+            store.destroy()
+    with pytest.raises(NotFound, match="holds no tables"):
+        aljava.read("shm://test-api-whole")
+
+
 def test_relative_and_odd_names(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in (
@@ -386,7 +405,7 @@ def test_bad_addresses(tmp_path) -> None:
         (5, "int"),
         ("file://elsewhere/x", "elsewhere"),
         ("a\0b", "NUL"),
-        ("shm://store", "shm://STORE/KEY"),
+        ("shm:///key", "shm://STORE/KEY"),
     ]:
         with pytest.raises(AddressError, match=words):
             aljava.open(address)

@@ -4,7 +4,7 @@
 `"x.arrow"`, a `Path`           a file of this machine (`file://` too)
 `"day=*/x.arrow"`, a folder     the files in it, with their Hive partitions
 `["x.arrow", "y.arrow"]`        several addresses as one table
-`"shm://STORE/KEY"`             an object in a store of shared memory
+`"shm://STORE/KEY"`             an object in a store of shared memory; `"shm://STORE"` is all of them as one table
 `"s3://BUCKET/KEY"`, `"gs://"`  objects of a file system of pyarrow or fsspec
 `"https://HOST/x.arrow"`        a file on a web server
 `"unix:///PATH"`, `"tcp://"`    a socket: `write` calls there, `read` waits there (`tcp+tls://` too)

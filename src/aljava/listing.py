@@ -1,4 +1,4 @@
-"""From one address to the files that it names: globs, folders with Hive partitions, lists of addresses.
+"""From one address to the payloads that it names: globs, folders with Hive partitions, stores, lists of addresses.
 
 ::
 
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from aljava.address import SCHEME, WHOLE, local_path, locate
 from aljava.errors import AccessDenied, NotFound
@@ -34,10 +34,11 @@ class Part:
 
 
 def parts(address: Any, *, filesystem: Any = None, storage_options: Mapping[str, Any] | None = None) -> list[Part]:
-    """The files that an address names, in the order of their names; a list keeps its own order.
+    """The payloads that an address names, in the order of their names; a list keeps its own order.
 
     Args:
-        address: what `aljava.address.locate` takes, a glob, a folder, or a list of these.
+        address: what `aljava.address.locate` takes, a glob, a folder, a whole store (`shm://STORE`), or a list of
+            these.
         filesystem: as in `locate`.
         storage_options: as in `locate`.
 
@@ -67,6 +68,8 @@ def parts(address: Any, *, filesystem: Any = None, storage_options: Mapping[str,
             return [Part(locate(address))]
         match = SCHEME.match(text)
         scheme = match[1].lower() if match else None
+        if scheme == "shm" and filesystem is None and storage_options is None:
+            return _shared(text)
         if filesystem is None and scheme in (None, "file") and storage_options is None:
             return _local(local_path(text) if scheme else text)
         if filesystem is not None or scheme not in WHOLE:
@@ -94,6 +97,19 @@ def _local(path: str) -> list[Part]:
     else:
         return [Part(locate(path))]
     return [Part(LocalFile(file), _hive(os.path.relpath(file, root or "."))) for file in found]
+
+
+def _shared(address: str) -> list[Part]:
+    """One object of a store, or all: `shm://STORE`."""
+    name, _, key = address[len("shm://") :].partition("/")
+    if not name or key:
+        return [Part(locate(address))]
+    from aljava.store import Store
+
+    keys = list(Store(unquote(name)))
+    if not keys:
+        raise NotFound(f"the store {address} holds no tables")
+    return [Part(locate(f"shm://{name}/{quote(key, safe='')}")) for key in keys]
 
 
 def _files_below(folder: str) -> Iterable[str]:
