@@ -342,46 +342,45 @@ def lower(
     return Lowered(header, buffers, variadic, plan)
 
 
-def is_exact(batch: Any, buffers: Sequence[Any], plan: Plan) -> bool:
-    """Whether the buffers of a batch of plain columns hold its rows and nothing else, as pyarrow handed them over.
+def is_exact(batch: Any, flat: Sequence[tuple[int, int]], limit: int) -> bool:
+    """Whether a batch of plain columns is small, and its buffers hold its rows and nothing else.
 
-    For small batches, where to decode the metadata costs more than the rest; a no need not mean that they do not.
+    For small batches, where to lower costs more than to write; a no need not mean that they do not.
 
     Args:
-        batch: the batch.
-        buffers: those of its buffers that are not empty.
-        plan: of its schema.
+        batch: the batch, of one row at least.
+        flat: of its `Plan`.
+        limit: bytes of buffers under which it is small.
     """
-    flat = plan.flat
-    if flat is None:
-        return False
-    rows = batch.num_rows
-    bits = (rows + 7) >> 3
-    left = iter(buffers)
-    for column, (kind, width) in zip(batch.columns, flat, strict=True):
-        if column.null_count and not _is_blank(next(left, None), bits, rows):
-            return False
-        part = next(left, None)
-        if part is None:
+    rows, left = batch.num_rows, limit
+    for (kind, width), column in zip(flat, batch.columns, strict=True):
+        validity, values, *data = column.buffers()
+        if column.offset or values is None or (column.null_count and not _is_blank(validity, rows)):
             return False
         if kind == Kind.FIXED:
-            if part.size != rows * width:
+            if values.size != rows * width:
                 return False
         elif kind == Kind.BITS:
-            if not _is_blank(part, bits, rows):
+            if not _is_blank(values, rows):
                 return False
         else:
-            if part.size != (rows + 1) * width:
+            if values.size != (rows + 1) * width or int.from_bytes(values[:width], "little"):
                 return False
-            last = int.from_bytes(part[rows * width :], "little")
-            data = next(left, None) if last else None
-            if last and (data is None or data.size != last):
+            last = int.from_bytes(values[rows * width :], "little")
+            if last != (data[0].size if data[0] is not None else 0):
                 return False
-    return next(left, None) is None
+            left -= last
+        left -= values.size
+        if left <= 0:
+            return False
+    return True
 
 
-def _is_blank(part: Part, size: int, rows: int) -> bool:
-    return part is not None and part.size == size and (not rows & 7 or part[size - 1] >> (rows & 7) == 0)
+def _is_blank(bits: Part, rows: int) -> bool:
+    """Whether a bitmap holds so many rows, and zeros behind the last."""
+    if bits is None or bits.size != (rows + 7) >> 3:
+        return False
+    return not rows & 7 or bits[bits.size - 1] >> (rows & 7) == 0
 
 
 def prepare(batch: Any, plan: Plan) -> Any:

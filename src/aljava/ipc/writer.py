@@ -40,7 +40,7 @@ from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
 from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
-from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
+from aljava.ipc.message import END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
 from aljava.ipc.metadata import DICTIONARY, Block, Footer, KeyValues, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
 
@@ -63,8 +63,6 @@ IN_FLIGHT = 1 << 26
 """Bytes of batches that are compressed ahead of the one that is being written."""
 TINY = 512
 """Bytes of body under which a batch is not worth compressing."""
-MOST_PARTS = 256
-"""Parts of pyarrow's writing up to which a batch may be tiny."""
 FEW_ROWS = 8192
 """Rows under which a batch is described at once rather than in another thread."""
 BATCH_ROWS = 131_072
@@ -150,7 +148,7 @@ class _Writing:
             raise TypeError(f"a writer needs a pyarrow.Schema; got {type(schema).__name__}")
         settings, lowering = _settings(options)
         self._engine: _Engine | None = None
-        if lowering is not _DEFAULT and _is_old(lowering):
+        if lowering is not None and _is_old(lowering):
             # Formats of the past are pyarrow's to write.
             arguments = {"metadata": metadata} if self._is_file else {}
             self._open(sink, schema, options=lowering, **arguments)  # type: ignore[attr-defined]
@@ -159,11 +157,21 @@ class _Writing:
         raw, pairs = _columns(schema, settings.raw, "raw"), key_values(metadata)
         output = sink if isinstance(sink, _Record) else Output(sink)
         self._engine = _Engine(output, schema, settings, is_file=self._is_file, raw=raw, metadata=pairs)
+        self._lowering = lowering
+        self._lowered: Sink | None = None
+
+    def _open_lowering(self, engine: "_Engine") -> Sink:
+        """Open pyarrow's writer: when the first batch needs it, since tiny batches go out without it."""
         opened = pa.lib._RecordBatchFileWriter if self._is_file else pa.lib._RecordBatchStreamWriter
-        if self._engine.unifier is not None:
+        if engine.unifier is not None:
             opened = pa.lib._RecordBatchStreamWriter  # replaces dictionaries, which then are unified
-        self._lowered = Sink()
-        opened._open(self, self._lowered, schema, options=lowering)
+        options = self._lowering
+        if options is None:
+            deltas = engine.settings.dictionary_deltas
+            options = pa.lib.IpcWriteOptions(allow_64bit=True, use_threads=False, emit_dictionary_deltas=deltas)
+        sink = Sink()
+        opened._open(self, sink, engine.schema, options=options)
+        return sink
 
     def write(self, table_or_batch: Any) -> None:
         """Write a record batch, a table, or all batches of a `pyarrow.RecordBatchReader`.
@@ -282,6 +290,12 @@ class _Writing:
         assert engine is not None
         if not isinstance(batch, pa.RecordBatch):
             raise TypeError(f"a writer takes a pyarrow.RecordBatch; got {type(batch).__name__}")
+        if custom_metadata is None:
+            tiny = engine.as_is(batch)
+            if tiny is not None:
+                return tiny
+        if self._lowered is None:
+            self._lowered = self._open_lowering(engine)
         plan = engine.plan
         error: SchemaMismatch | None = None
         remaps: dict[int, Any] = {}
@@ -292,9 +306,6 @@ class _Writing:
         except pa.ArrowInvalid as reason:
             error = _mismatch(reason, batch, engine)
         parts = self._lowered.take()
-        tiny = engine.as_is(batch, parts) if error is None else None
-        if tiny is not None:
-            return tiny
         found = list(messages(parts))
         if engine.unifier is not None and error is None:
             remaps, changed = engine.unifier.add(batch)
@@ -537,7 +548,7 @@ class _Engine:
     ):
         self._output = output
         self._is_file = is_file
-        self._schema = schema
+        self.schema = schema
         self._schema_message = schema.serialize().to_pybytes()
         self._metadata = metadata
         self._started = False
@@ -580,7 +591,7 @@ class _Engine:
         if self.unifier is not None and first_batch is not None:
             self.unifier.add(first_batch)
         if self._zones is not None:
-            self._zones = ZoneBuilder.resume(self._schema, zones, len(footer.batches))
+            self._zones = ZoneBuilder.resume(self.schema, zones, len(footer.batches))
 
     def check_open(self) -> None:
         if self.closed:
@@ -612,17 +623,18 @@ class _Engine:
         if self._zones is not None:
             self._describe(self._zones, batch, is_compressed)
 
-    def as_is(self, batch: Any, parts: list[Any]) -> "_AsIs | None":
-        """A tiny batch as pyarrow wrote it, if it holds its rows and nothing else."""
-        if self.plan.flat is None or len(parts) > MOST_PARTS:
+    def as_is(self, batch: Any) -> "_AsIs | None":
+        """A tiny batch as pyarrow makes a message of it, if its buffers hold its rows and nothing else.
+
+        That takes a fifth of the time to lower it.
+        """
+        limit = LARGE if self.compression.codec is None else TINY
+        if self.plan.flat is None or not 0 < batch.num_rows <= limit or not batch.schema.equals(self.schema):
             return None
-        start = max(number for number, part in enumerate(parts) if type(part) is bytes and part == CONTINUATION)
-        metadata_length = 8 + int.from_bytes(parts[start + 1], "little")
-        message = b"".join(parts[start:])
-        if len(message) - metadata_length >= (LARGE if self.compression.codec is None else TINY):
+        if not is_exact(batch, self.plan.flat, limit):
             return None
-        buffers = [part for part in parts[start + 3 :] if type(part) is not bytes]
-        return _AsIs(message, metadata_length) if is_exact(batch, buffers, self.plan) else None
+        message = batch.serialize().to_pybytes()
+        return _AsIs(message, 8 + int.from_bytes(message[4:8], "little"))
 
     def put_message(self, lowered: Lowered, packed: list[Packed], is_compressed: bool) -> None:
         """Write one message."""
@@ -845,15 +857,14 @@ _LOWERING = pa.lib.IpcWriteOptions(allow_64bit=True, use_threads=False)
 
 
 def _settings(options: Any) -> tuple[WriteOptions, Any]:
-    """(our settings, pyarrow's options for the writer that lowers) from whatever the user gave."""
+    """(our settings, pyarrow's options for the writer that lowers, None for its own) from whatever the user gave."""
     if isinstance(options, WriteOptions):
-        deltas = options.dictionary_deltas
-        return options, pa.lib.IpcWriteOptions(allow_64bit=True, use_threads=False, emit_dictionary_deltas=deltas)
+        return options, None
     if options is None:
         legacy = os.environ.get("ARROW_PRE_0_15_IPC_FORMAT", "0") != "0"
         v4 = os.environ.get("ARROW_PRE_1_0_METADATA_VERSION", "0") != "0"
         if not legacy and not v4:
-            return _PLAIN, _DEFAULT
+            return _PLAIN, None
         version = pa.lib.MetadataVersion.V4 if v4 else pa.lib.MetadataVersion.V5
         return _PLAIN, pa.lib.IpcWriteOptions(use_legacy_format=legacy, metadata_version=version)
     if not isinstance(options, pa.lib.IpcWriteOptions):
@@ -879,9 +890,6 @@ def _settings(options: Any) -> tuple[WriteOptions, Any]:
         unify_dictionaries=options.unify_dictionaries,
     )
     return settings, lowering
-
-
-_DEFAULT = pa.lib.IpcWriteOptions()
 
 
 def _is_old(options: Any) -> bool:
