@@ -154,11 +154,27 @@ class RecordBatchStreamReader(PyArrowStreamReader):
         Raises:
             InvalidData: one of them is damaged.
         """
+        with _STREAM:
+            if self._is_uncompressed():
+                # Three times as fast as batch by batch where they are tiny.
+                return self._valid(super().read_all())
         return pa.Table.from_batches(list(self), self.schema)
 
     def read_pandas(self, **options: Any) -> Any:
         """Read the record batches that are left as a pandas DataFrame; options as in `Table.to_pandas`."""
         return self.read_all().to_pandas(**options)
+
+    def _is_uncompressed(self) -> bool:
+        """Whether the stream stands in memory and none of the messages that are left is compressed."""
+        at, view = self._at, self._view
+        if not len(view):
+            return False
+        while (found := _peek_at(view, at)) is not None:
+            *_, codec, at = found
+            if codec is not None:
+                return False
+        self._at = at
+        return True
 
     def _check_next(self) -> None:
         """Check what the next batch and the dictionaries before it claim, where the stream stands in memory.
@@ -168,16 +184,12 @@ class RecordBatchStreamReader(PyArrowStreamReader):
         view = self._view
         kind: str | None = DICTIONARY
         while kind == DICTIONARY:
-            at = self._at
-            start = at + (8 if view[at : at + 4] == CONTINUATION else 4)
-            length = int.from_bytes(view[start - 4 : start], "little", signed=True)
-            if length <= 0 or start + length > len(view):
+            found = _peek_at(view, self._at)
+            if found is None:
                 return
-            metadata = view[start : start + length]
-            kind, body_length, codec = peek(metadata)
-            self._at = start + length + body_length
+            kind, metadata, body_length, codec, self._at = found
             if codec is not None:
-                check_compressed(decode_message(metadata), view[start + length : self._at])
+                check_compressed(decode_message(metadata), view[self._at - body_length : self._at])
 
     def _valid(self, batch: Any) -> Any:
         batch.validate(full=self._options.untrusted)
@@ -213,7 +225,10 @@ class RecordBatchFileReader(PyArrowFileReader):
 
     def __init__(self, source: Any, footer_offset: int | None = None, *, options: Any = None, memory_pool: Any = None):
         self._options, self._settings = _settings(options)
-        self._memory = _as_buffer(source)
+        self._memory = (
+            _whole(source) if isinstance(source, pa.MemoryMappedFile | pa.BufferReader) else _as_buffer(source)
+        )
+        self._view = None if self._memory is None else memoryview(self._memory).cast("B")
         if self._memory is not None:
             self._file = pa.BufferReader(self._memory)
         elif isinstance(source, pa.NativeFile):
@@ -260,6 +275,10 @@ class RecordBatchFileReader(PyArrowFileReader):
         """Read all record batches as a `pyarrow.Table`; compressed ones are decoded several at a time."""
         count = self.num_record_batches
         batches: list[Any] = []
+        if self._memory is not None and self._before is None:
+            with _FILE:
+                if not any(map(self._is_compressed, (*self.footer.dictionaries, *self.footer.batches))):
+                    return self._valid(super().read_all())
         if count:
             # The first on its own: pyarrow loads the dictionaries with it.
             batches.append(self.get_batch(0))
@@ -328,11 +347,13 @@ class RecordBatchFileReader(PyArrowFileReader):
         return peek(self._metadata(block))[2] is not None
 
     def _metadata(self, block: Block) -> Any:
-        raw = memoryview(self._read(block.offset, block.metadata_length)).cast("B")
+        raw = self._read(block.offset, block.metadata_length)
         return raw[8:] if raw[:4] == CONTINUATION else raw[4:]
 
     def _read(self, offset: int, size: int) -> Any:
-        return self._file.read_at(size, offset) if self._memory is None else self._memory[offset : offset + size]
+        return (
+            memoryview(self._file.read_at(size, offset)) if self._view is None else self._view[offset : offset + size]
+        )
 
     def _messages_before(self) -> list[Any] | None:
         """The messages that a stream would have before its batches, where the file stands in memory.
@@ -377,6 +398,20 @@ def open_file(
 ) -> RecordBatchFileReader:
     """Open a file for reading; see `RecordBatchFileReader`."""
     return RecordBatchFileReader(source, footer_offset, options=options, memory_pool=memory_pool)
+
+
+def _peek_at(view: memoryview, at: int) -> tuple[str | None, memoryview, int, str | None, int] | None:
+    """The message that stands at a place of a stream: (kind, metadata, bytes of body, codec, where it ends).
+
+    None for anything else.
+    """
+    start = at + (8 if view[at : at + 4] == CONTINUATION else 4)
+    length = int.from_bytes(view[start - 4 : start], "little", signed=True)
+    if length <= 0 or start + length > len(view):
+        return None
+    metadata = view[start : start + length]
+    kind, body_length, codec = peek(metadata)
+    return kind, metadata, body_length, codec, start + length + body_length
 
 
 def check_compressed(header: Any, body: Any) -> None:
@@ -529,6 +564,15 @@ def _as_buffer(source: Any) -> Any:
     if isinstance(source, pa.NativeFile) or hasattr(source, "read") or isinstance(source, socket.socket):
         return None
     return pa.py_buffer(source)
+
+
+def _whole(source: Any) -> Any:
+    """The bytes of a pyarrow file that stands in memory, which are not copied."""
+    before = source.tell()
+    source.seek(0)
+    whole = source.read_buffer()
+    source.seek(before)
+    return whole
 
 
 def _read_footer(file: Any, end: int | None) -> Footer:
