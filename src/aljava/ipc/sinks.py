@@ -115,22 +115,20 @@ class Output:
                 views[at] = views[at][sent:]
 
     def _joined(self, pieces: list[Any]) -> None:
+        put = self._file.write if isinstance(self._file, pa.NativeFile) else self._put
         small: list[Any] = []
         for piece in pieces:
             if len(piece) < JOINED:
                 small.append(piece)
                 continue
             if small:
-                self._put(b"".join(small))
+                put(b"".join(small))
                 small = []
-            self._put(piece)
+            put(piece)
         if small:
-            self._put(small[0] if len(small) == 1 else b"".join(small))
+            put(b"".join(small))
 
     def _put(self, piece: Any) -> None:
-        if isinstance(self._file, pa.NativeFile):
-            self._file.write(piece)
-            return
         # An unbuffered file may take a part, and says how much; some objects say nothing.
         view = memoryview(piece).cast("B")
         while len(view):
