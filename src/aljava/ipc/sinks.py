@@ -83,9 +83,11 @@ class Output:
         Raises:
             TransferError: the sink failed; nothing more can be written.
         """
-        pieces, self._pieces, self._held = self._pieces, [], 0
+        pieces, held, self._pieces, self._held = self._pieces, self._held, [], 0
         if not pieces:
             return
+        if held < JOINED:
+            pieces = [b"".join(pieces)]
         try:
             if self._vector is not None:
                 self._vectored(pieces)
@@ -116,6 +118,9 @@ class Output:
 
     def _joined(self, pieces: list[Any]) -> None:
         put = self._file.write if isinstance(self._file, pa.NativeFile) else self._put
+        if len(pieces) == 1:
+            put(pieces[0])
+            return
         small: list[Any] = []
         for piece in pieces:
             if len(piece) < JOINED:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -552,7 +553,7 @@ class _Engine:
         self._output = output
         self._is_file = is_file
         self.schema = schema
-        self._schema_message = schema.serialize().to_pybytes()
+        self._schema_message = _schema_message(schema)
         self._metadata = metadata
         self._started = False
         self.failed = False
@@ -563,7 +564,7 @@ class _Engine:
         self._describing: Future[None] | None = None
         self._raw = raw
         self.settings = settings
-        self.compression = Compression.parse(settings.compression)
+        self.compression = _parse(settings.compression)
         self._tiny = LARGE if self.compression.codec is None else TINY
         self.plan = Plan.of(schema)
         self.page_offsets = False
@@ -784,6 +785,19 @@ class _Engine:
         return frozenset(number for column in self._raw for number in range(ends[column], ends[column + 1]))
 
 
+def _schema_message(schema: Any) -> bytes:
+    """The encapsulated schema message; the last one is kept, since many small payloads are often of one schema."""
+    global _latest  # noqa: PLW0603  replaced as a whole, so that threads see one or the other
+    kept, message = _latest
+    if schema is not kept:  # schemas that are equal may list their metadata in another order
+        message = schema.serialize().to_pybytes()
+        _latest = schema, message
+    return message
+
+
+_latest: tuple[Any, bytes] = pa.schema([]), pa.schema([]).serialize().to_pybytes()
+
+
 def _zone_builder(schema: Any) -> "ZoneBuilder":
     from aljava.ipc.zones import ZoneBuilder  # with pyarrow.compute, a fifth of the time to import pyarrow
 
@@ -792,6 +806,7 @@ def _zone_builder(schema: Any) -> "ZoneBuilder":
 
 _PLAIN = WriteOptions(compression="none", statistics=False, checksums=False, unify_dictionaries=False)
 _UNCOMPRESSED = Compression(None)
+_parse = cache(Compression.parse)
 
 
 def _place(packed: Sequence[Packed], is_compressed: bool, start: int | None) -> tuple[bytes, list[Piece], int]:
