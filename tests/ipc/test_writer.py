@@ -235,3 +235,40 @@ def test_a_large_buffer_in_a_layout_is_not_copied() -> None:
     layout = lay_out(TABLE.schema, TABLE.to_batches())
     address = TABLE["n"].chunk(0).buffers()[1].address
     assert address in [data.address for _, data in layout.parts() if isinstance(data, pa.Buffer)]
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_tiny_slice_and_its_copy_give_the_same_bytes(compression: str) -> None:
+    """However a tiny batch lay in memory; it takes another way through the writer than a slice does."""
+    whole = pa.record_batch(
+        {
+            "number": [1, None, 3, 4, None],
+            "flag": [True, False, None, True, True],
+            "text": ["a", "bcd", None, "", "e"],
+            "empty": ["", "", "", "", "x"],
+        }
+    )
+    for start in range(5):
+        for rows in range(1, 5 - start):
+            part = whole.slice(start, rows)
+            copy = pa.record_batch(part.to_pydict(), schema=part.schema)
+            payloads = []
+            for batch in (part, copy):
+                sink = pa.BufferOutputStream()
+                with ipc.new_stream(sink, batch.schema, options=ipc.WriteOptions(compression=compression)) as writer:
+                    writer.write_batch(batch)
+                payloads.append(sink.getvalue())
+            assert payloads[0].equals(payloads[1])
+            assert pa.ipc.open_stream(payloads[0]).read_all().to_batches() == [part]
+
+
+def test_lists_of_no_rows_without_offsets_are_written_again() -> None:
+    """As other writers leave them out, and as they are read back."""
+    kind = pa.map_(pa.int8(), pa.dictionary(pa.int8(), pa.string()))
+    values = pa.nulls(0, pa.struct([kind.key_field, kind.item_field]))
+    batch = pa.record_batch([pa.Array.from_buffers(kind, 0, [None, pa.py_buffer(b"")], children=[values])], ["a"])
+    for _ in range(100):
+        sink = pa.BufferOutputStream()
+        with ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        assert pa.ipc.open_stream(sink.getvalue()).read_all().num_rows == 0

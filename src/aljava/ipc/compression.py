@@ -17,6 +17,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -92,7 +93,7 @@ class Packing:
     """
 
     def __init__(self, buffers: Sequence[Part], raw: frozenset[int], compression: Compression, threads: bool):
-        self._packed: list[Packed] = [(part, -1) for part in buffers]
+        self._packed: list[Packed] = list(zip(buffers, repeat(-1)))
         self.size = 0
         """Bytes of the buffers before compression; 0 where nothing is compressed."""
         self._jobs: list[tuple[list[int], Future[list[Packed]] | None]] = []

@@ -14,7 +14,6 @@ so carry another row's secret out. So:
 So equal rows give equal bytes, whatever they were sliced from.
 """
 
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -147,13 +146,16 @@ class Plan:
 
     @staticmethod
     def of(schema: Any) -> "Plan":
-        """The plan of a schema, kept as long as the schema lives."""
-        # By identity: to hash a schema of 10,000 fields takes milliseconds.
-        kept = _plans.get(id(schema))
-        if kept is None or kept[0]() is not schema:
-            key = id(schema)
-            kept = _plans[key] = weakref.ref(schema, lambda _: _plans.pop(key, None)), Plan(schema.types)
-        return kept[1]
+        """The plan of a schema; those of the latest schemas are kept."""
+        global _latest  # noqa: PLW0603  replaced as a whole, so that threads see one or the other
+        for kept, plan in _latest:
+            # At once where both stand for the same schema; else pyarrow compares 10,000 fields in a fifth of the time
+            # to plan them.
+            if kept.equals(schema):
+                return plan
+        plan = Plan(schema.types)
+        _latest = ((schema, plan), *_latest[: KEPT_PLANS - 1])
+        return plan
 
     def of_dictionary(self, dictionary_id: int) -> "Plan":
         """The plan of the values of a dictionary."""
@@ -255,7 +257,9 @@ class Plan:
                 self._number_nested(child)
 
 
-_plans: dict[int, tuple[weakref.ref[Any], Plan]] = {}
+KEPT_PLANS = 4
+"""Plans that are kept: a schema of 10,000 fields takes 10 ms to plan, and each table makes its schema object anew."""
+_latest: tuple[tuple[Any, Plan], ...] = ()
 
 
 @dataclass(slots=True)
@@ -276,28 +280,19 @@ def messages(parts: Sequence[Any]) -> Iterator[tuple[bytes, MessageHeader, list[
 
     The schema message and the end of the stream are left out.
     """
-    at = 0
-    while at < len(parts):
-        if not (isinstance(parts[at], bytes) and parts[at] == CONTINUATION):
-            at += 1  # the magic of a file, padding
-            continue
-        if at + 2 >= len(parts):
+    rest = iter(parts)
+    for part in rest:
+        if not (isinstance(part, bytes) and part == CONTINUATION):
+            continue  # the magic of a file, padding
+        next(rest)
+        metadata = next(rest, None)
+        if metadata is None:
             return  # the end of the stream
-        metadata = parts[at + 2]
         header = decode_message(metadata)
-        at += 3
         if header.batch is None:
             continue
-        buffers: list[Part] = []
-        for length in header.batch.buffers[:, 1].tolist():
-            if not length:
-                buffers.append(None)
-                continue
-            while isinstance(parts[at], bytes):
-                at += 1
-            buffers.append(parts[at])
-            at += 1
-        yield metadata, header, buffers
+        filled = (part for part in rest if type(part) is not bytes)
+        yield metadata, header, [next(filled) if length else None for length in header.batch.buffers[:, 1].tolist()]
 
 
 def lower(
@@ -315,10 +310,11 @@ def lower(
     nodes, variadic = header.batch.nodes, header.batch.variadic
     if plan.views:
         fixed, data = _split_views(buffers, plan.views, variadic)
+        have = np.fromiter((0 if part is None else part.size for part in fixed), np.int64, len(fixed))
     else:
         fixed, data = buffers, []
+        have = header.batch.buffers[:, 1]
     want = plan.exact(nodes)
-    have = np.fromiter((0 if part is None else part.size for part in fixed), np.int64, len(fixed))
     for number in np.flatnonzero((want < have) & (want >= 0)).tolist():
         fixed[number] = _cut(fixed[number], int(want[number]))
     rows = nodes[plan.node, 0]
@@ -342,46 +338,45 @@ def lower(
     return Lowered(header, buffers, variadic, plan)
 
 
-def is_exact(batch: Any, buffers: Sequence[Any], plan: Plan) -> bool:
-    """Whether the buffers of a batch of plain columns hold its rows and nothing else, as pyarrow handed them over.
+def is_exact(batch: Any, flat: Sequence[tuple[int, int]], limit: int) -> bool:
+    """Whether a batch of plain columns is small, and its buffers hold its rows and nothing else.
 
-    For small batches, where to decode the metadata costs more than the rest; a no need not mean that they do not.
+    For small batches, where to lower costs more than to write; a no need not mean that they do not.
 
     Args:
-        batch: the batch.
-        buffers: those of its buffers that are not empty.
-        plan: of its schema.
+        batch: the batch, of one row at least.
+        flat: of its `Plan`.
+        limit: bytes of buffers under which it is small.
     """
-    flat = plan.flat
-    if flat is None:
-        return False
-    rows = batch.num_rows
-    bits = (rows + 7) >> 3
-    left = iter(buffers)
-    for column, (kind, width) in zip(batch.columns, flat, strict=True):
-        if column.null_count and not _is_blank(next(left, None), bits, rows):
-            return False
-        part = next(left, None)
-        if part is None:
+    rows, left = batch.num_rows, limit
+    for (kind, width), column in zip(flat, batch.columns, strict=True):
+        validity, values, *data = column.buffers()
+        if column.offset or values is None or (column.null_count and not _is_blank(validity, rows)):
             return False
         if kind == Kind.FIXED:
-            if part.size != rows * width:
+            if values.size != rows * width:
                 return False
         elif kind == Kind.BITS:
-            if not _is_blank(part, bits, rows):
+            if not _is_blank(values, rows):
                 return False
         else:
-            if part.size != (rows + 1) * width:
+            if values.size != (rows + 1) * width or int.from_bytes(values[:width], "little"):
                 return False
-            last = int.from_bytes(part[rows * width :], "little")
-            data = next(left, None) if last else None
-            if last and (data is None or data.size != last):
+            last = int.from_bytes(values[rows * width :], "little")
+            if last != (data[0].size if data[0] is not None else 0):
                 return False
-    return next(left, None) is None
+            left -= last
+        left -= values.size
+        if left <= 0:
+            return False
+    return True
 
 
-def _is_blank(part: Part, size: int, rows: int) -> bool:
-    return part is not None and part.size == size and (not rows & 7 or part[size - 1] >> (rows & 7) == 0)
+def _is_blank(bits: Part, rows: int) -> bool:
+    """Whether a bitmap holds so many rows, and zeros behind the last."""
+    if bits is None or bits.size != (rows + 7) >> 3:
+        return False
+    return not rows & 7 or bits[bits.size - 1] >> (rows & 7) == 0
 
 
 def prepare(batch: Any, plan: Plan) -> Any:
@@ -622,7 +617,8 @@ def _rebuild(array: Any, inner: Any) -> Any:
         values = inner(_pick(array.values, places))
         offsets = pa.array(ends - sizes, pa.int64() if types.is_large_list_view(kind) else pa.int32())
         return type(array).from_arrays(offsets, pa.array(sizes, offsets.type), values, type=kind, mask=mask)
-    offsets = array.offsets.to_numpy()
+    # An array of no rows may have no offsets, not even one; pyarrow 26 reads one beyond the end.
+    offsets = array.offsets.to_numpy() if len(array) else np.zeros(1, np.int64)
     values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
     based = pa.array(offsets - offsets[0], pa.int64() if types.is_large_list(kind) else pa.int32())
     if types.is_map(kind):

@@ -394,19 +394,21 @@ _BLOCK = struct.Struct("<qi4xq")
 class _Table:
     """One FlatBuffers table: fields by their number."""
 
-    __slots__ = ("at", "fields", "view")
+    __slots__ = ("at", "size", "view", "vtable")
 
     def __init__(self, view: memoryview, at: int):
         self.view, self.at = view, at
-        vtable = at - _I32.unpack_from(view, at)[0]
-        if vtable < 0:
+        self.vtable = at - _I32.unpack_from(view, at)[0]
+        if self.vtable < 0:
             raise _outside(view)
-        size = _U16.unpack_from(view, vtable)[0]
-        self.fields = struct.unpack_from(f"<{max(size - 4, 0) // 2}H", view, vtable + 4)
+        self.size = _U16.unpack_from(view, self.vtable)[0]
 
     def where(self, number: int) -> int:
         """The place of a field in the bytes; 0 where it is absent."""
-        offset = self.fields[number] if number < len(self.fields) else 0
+        slot = 4 + 2 * number
+        if slot + 2 > self.size:
+            return 0
+        offset: int = _U16.unpack_from(self.view, self.vtable + slot)[0]
         return self.at + offset if offset else 0
 
     def number(self, number: int, kind: struct.Struct) -> int:

@@ -83,9 +83,11 @@ class Output:
         Raises:
             TransferError: the sink failed; nothing more can be written.
         """
-        pieces, self._pieces, self._held = self._pieces, [], 0
+        pieces, held, self._pieces, self._held = self._pieces, self._held, [], 0
         if not pieces:
             return
+        if held < JOINED:
+            pieces = [b"".join(pieces)]
         try:
             if self._vector is not None:
                 self._vectored(pieces)
@@ -115,22 +117,23 @@ class Output:
                 views[at] = views[at][sent:]
 
     def _joined(self, pieces: list[Any]) -> None:
+        put = self._file.write if isinstance(self._file, pa.NativeFile) else self._put
+        if len(pieces) == 1:
+            put(pieces[0])
+            return
         small: list[Any] = []
         for piece in pieces:
             if len(piece) < JOINED:
                 small.append(piece)
                 continue
             if small:
-                self._put(b"".join(small))
+                put(b"".join(small))
                 small = []
-            self._put(piece)
+            put(piece)
         if small:
-            self._put(small[0] if len(small) == 1 else b"".join(small))
+            put(b"".join(small))
 
     def _put(self, piece: Any) -> None:
-        if isinstance(self._file, pa.NativeFile):
-            self._file.write(piece)
-            return
         # An unbuffered file may take a part, and says how much; some objects say nothing.
         view = memoryview(piece).cast("B")
         while len(view):

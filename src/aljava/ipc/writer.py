@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -40,7 +41,7 @@ from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
 from aljava.ipc.compression import Compression, Packed, Packing, pool
 from aljava.ipc.dictionaries import Unifier
 from aljava.ipc.lowering import Lowered, Plan, Sink, is_exact, lower, messages, prepare
-from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
+from aljava.ipc.message import END_OF_STREAM, FILE_START, MAGIC, frame, schema_metadata
 from aljava.ipc.metadata import DICTIONARY, Block, Footer, KeyValues, encode_batch, encode_footer, key_values
 from aljava.ipc.sinks import Output
 
@@ -63,8 +64,6 @@ IN_FLIGHT = 1 << 26
 """Bytes of batches that are compressed ahead of the one that is being written."""
 TINY = 512
 """Bytes of body under which a batch is not worth compressing."""
-MOST_PARTS = 256
-"""Parts of pyarrow's writing up to which a batch may be tiny."""
 FEW_ROWS = 8192
 """Rows under which a batch is described at once rather than in another thread."""
 BATCH_ROWS = 131_072
@@ -150,7 +149,7 @@ class _Writing:
             raise TypeError(f"a writer needs a pyarrow.Schema; got {type(schema).__name__}")
         settings, lowering = _settings(options)
         self._engine: _Engine | None = None
-        if lowering is not _DEFAULT and _is_old(lowering):
+        if lowering is not None and _is_old(lowering):
             # Formats of the past are pyarrow's to write.
             arguments = {"metadata": metadata} if self._is_file else {}
             self._open(sink, schema, options=lowering, **arguments)  # type: ignore[attr-defined]
@@ -159,11 +158,21 @@ class _Writing:
         raw, pairs = _columns(schema, settings.raw, "raw"), key_values(metadata)
         output = sink if isinstance(sink, _Record) else Output(sink)
         self._engine = _Engine(output, schema, settings, is_file=self._is_file, raw=raw, metadata=pairs)
+        self._lowering = lowering
+        self._lowered: Sink | None = None
+
+    def _open_lowering(self, engine: "_Engine") -> Sink:
+        """Open pyarrow's writer: when the first batch needs it, since tiny batches go out without it."""
         opened = pa.lib._RecordBatchFileWriter if self._is_file else pa.lib._RecordBatchStreamWriter
-        if self._engine.unifier is not None:
+        if engine.unifier is not None:
             opened = pa.lib._RecordBatchStreamWriter  # replaces dictionaries, which then are unified
-        self._lowered = Sink()
-        opened._open(self, self._lowered, schema, options=lowering)
+        options = self._lowering
+        if options is None:
+            deltas = engine.settings.dictionary_deltas
+            options = pa.lib.IpcWriteOptions(allow_64bit=True, use_threads=False, emit_dictionary_deltas=deltas)
+        sink = Sink()
+        opened._open(self, sink, engine.schema, options=options)
+        return sink
 
     def write(self, table_or_batch: Any) -> None:
         """Write a record batch, a table, or all batches of a `pyarrow.RecordBatchReader`.
@@ -282,6 +291,12 @@ class _Writing:
         assert engine is not None
         if not isinstance(batch, pa.RecordBatch):
             raise TypeError(f"a writer takes a pyarrow.RecordBatch; got {type(batch).__name__}")
+        if custom_metadata is None:
+            tiny = engine.as_is(batch)
+            if tiny is not None:
+                return tiny
+        if self._lowered is None:
+            self._lowered = self._open_lowering(engine)
         plan = engine.plan
         error: SchemaMismatch | None = None
         remaps: dict[int, Any] = {}
@@ -292,9 +307,6 @@ class _Writing:
         except pa.ArrowInvalid as reason:
             error = _mismatch(reason, batch, engine)
         parts = self._lowered.take()
-        tiny = engine.as_is(batch, parts) if error is None else None
-        if tiny is not None:
-            return tiny
         found = list(messages(parts))
         if engine.unifier is not None and error is None:
             remaps, changed = engine.unifier.add(batch)
@@ -310,6 +322,9 @@ class _Writing:
             for some in lowered:
                 engine.put_message(some, *engine.pack(some).result())
             raise error
+        if custom_metadata is None and engine.may_be_tiny(batch):
+            # What holds the same rows gives the same bytes, however it lay in memory.
+            return engine.as_is(_raised(lowered[0], engine.schema)) or lowered
         return lowered
 
 
@@ -537,8 +552,8 @@ class _Engine:
     ):
         self._output = output
         self._is_file = is_file
-        self._schema = schema
-        self._schema_message = schema.serialize().to_pybytes()
+        self.schema = schema
+        self._schema_message = _schema_message(schema)
         self._metadata = metadata
         self._started = False
         self.failed = False
@@ -546,11 +561,11 @@ class _Engine:
         self._dictionaries: dict[int, list[Block]] = {}
         self._batches: list[Block] = []
         self._digests: dict[int, int] = {}
-        self._hashing: dict[int, Future[int]] = {}
         self._describing: Future[None] | None = None
         self._raw = raw
         self.settings = settings
-        self.compression = Compression.parse(settings.compression)
+        self.compression = _parse(settings.compression)
+        self._tiny = LARGE if self.compression.codec is None else TINY
         self.plan = Plan.of(schema)
         self.page_offsets = False
         self.closed = False
@@ -580,7 +595,7 @@ class _Engine:
         if self.unifier is not None and first_batch is not None:
             self.unifier.add(first_batch)
         if self._zones is not None:
-            self._zones = ZoneBuilder.resume(self._schema, zones, len(footer.batches))
+            self._zones = ZoneBuilder.resume(self.schema, zones, len(footer.batches))
 
     def check_open(self) -> None:
         if self.closed:
@@ -602,7 +617,7 @@ class _Engine:
         if isinstance(messages, _AsIs):
             self._start()
             block = Block(self._position, messages.metadata_length, len(messages.message) - messages.metadata_length)
-            self._hash([messages.message], len(messages.message))
+            self._hash([messages.message])
             self._emit([messages.message], len(messages.message))
             self._count(None, False, block)
         else:
@@ -612,17 +627,23 @@ class _Engine:
         if self._zones is not None:
             self._describe(self._zones, batch, is_compressed)
 
-    def as_is(self, batch: Any, parts: list[Any]) -> "_AsIs | None":
-        """A tiny batch as pyarrow wrote it, if it holds its rows and nothing else."""
-        if self.plan.flat is None or len(parts) > MOST_PARTS:
+    def may_be_tiny(self, batch: Any) -> bool:
+        """Whether a batch has plain columns, and not more values than fit in a tiny one."""
+        flat = self.plan.flat
+        return flat is not None and 0 < batch.num_rows * len(flat) <= 8 * self._tiny
+
+    def as_is(self, batch: Any) -> "_AsIs | None":
+        """A tiny batch as pyarrow makes a message of it, if its buffers hold its rows and nothing else.
+
+        That takes a fifth of the time to lower it.
+        """
+        flat = self.plan.flat
+        if flat is None or not self.may_be_tiny(batch) or not batch.schema.equals(self.schema):
             return None
-        start = max(number for number, part in enumerate(parts) if type(part) is bytes and part == CONTINUATION)
-        metadata_length = 8 + int.from_bytes(parts[start + 1], "little")
-        if sum(map(len, parts[start:])) - metadata_length >= (LARGE if self.compression.codec is None else TINY):
+        if not is_exact(batch, flat, self._tiny):
             return None
-        message = b"".join(parts[start:])
-        buffers = [part for part in parts[start + 3 :] if type(part) is not bytes]
-        return _AsIs(message, metadata_length) if is_exact(batch, buffers, self.plan) else None
+        message = batch.serialize().to_pybytes()
+        return _AsIs(message, 8 + int.from_bytes(message[4:8], "little"))
 
     def put_message(self, lowered: Lowered, packed: list[Packed], is_compressed: bool) -> None:
         """Write one message."""
@@ -645,7 +666,7 @@ class _Engine:
         metadata = encode_batch(header.batch.length, header.batch.nodes, table, size, **described)
         framed = frame(metadata, self._position, 64 if is_large else 8)
         block = Block(self._position, len(framed), size)
-        self._hash([framed, *pieces], len(framed) + size)
+        self._hash([framed, *pieces])
         self._emit([framed, *pieces], len(framed) + size)
         self._count(header.dictionary_id, header.is_delta, block)
 
@@ -706,13 +727,13 @@ class _Engine:
             raise
         self._position += size
 
-    def _hash(self, pieces: list[Piece], size: int) -> None:
-        """Begin to compute the checksum of the message that goes out next."""
+    def _hash(self, pieces: list[Piece]) -> None:
+        """Compute the checksum of the message that goes out next.
+
+        Not in another thread: at 30 GB/s, handing it over costs as much again.
+        """
         if self._is_file and self.settings.checksums:
-            if size < LARGE:
-                self._digests[self._position] = digest(pieces)
-            else:
-                self._hashing[self._position] = pool().submit(digest, pieces)
+            self._digests[self._position] = digest(pieces)
 
     def _describe(self, zones: "ZoneBuilder", batch: Any, is_compressed: bool) -> None:
         """Describe a batch, in another thread where that takes longer than to ask for one."""
@@ -725,13 +746,10 @@ class _Engine:
             self._describing = pool().submit(zones.add, batch, compressed=is_compressed)
 
     def _settle(self) -> None:
-        """Wait for the threads that read the batches, to describe them and to compute their checksums."""
+        """Wait for the thread that reads the batches, to describe them."""
         if self._describing is not None:
             self._describing.result()
             self._describing = None
-        for offset, future in self._hashing.items():
-            self._digests[offset] = future.result()
-        self._hashing.clear()
 
     def _flush(self) -> None:
         try:
@@ -767,6 +785,19 @@ class _Engine:
         return frozenset(number for column in self._raw for number in range(ends[column], ends[column + 1]))
 
 
+def _schema_message(schema: Any) -> bytes:
+    """The encapsulated schema message; the last one is kept, since many small payloads are often of one schema."""
+    global _latest  # noqa: PLW0603  replaced as a whole, so that threads see one or the other
+    kept, message = _latest
+    if schema is not kept:  # schemas that are equal may list their metadata in another order
+        message = schema.serialize().to_pybytes()
+        _latest = schema, message
+    return message
+
+
+_latest: tuple[Any, bytes] = pa.schema([]), pa.schema([]).serialize().to_pybytes()
+
+
 def _zone_builder(schema: Any) -> "ZoneBuilder":
     from aljava.ipc.zones import ZoneBuilder  # with pyarrow.compute, a fifth of the time to import pyarrow
 
@@ -775,6 +806,7 @@ def _zone_builder(schema: Any) -> "ZoneBuilder":
 
 _PLAIN = WriteOptions(compression="none", statistics=False, checksums=False, unify_dictionaries=False)
 _UNCOMPRESSED = Compression(None)
+_parse = cache(Compression.parse)
 
 
 def _place(packed: Sequence[Packed], is_compressed: bool, start: int | None) -> tuple[bytes, list[Piece], int]:
@@ -821,6 +853,20 @@ def _place(packed: Sequence[Packed], is_compressed: bool, start: int | None) -> 
     return struct.pack(f"<{len(table)}q", *table), pieces, at
 
 
+def _raised(lowered: Lowered, schema: Any) -> Any:
+    """The batch of plain columns that was lowered, standing in its trimmed buffers."""
+    assert lowered.header.batch is not None
+    rest = iter(lowered.buffers)
+    columns = [
+        pa.Array.from_buffers(kind, rows, [next(rest), *(next(rest) or _EMPTY for _ in range(kind.num_buffers - 1))])
+        for kind, (rows, _) in zip(schema.types, lowered.header.batch.nodes.tolist(), strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+_EMPTY = pa.py_buffer(b"")
+
+
 def _lower_dictionary(dictionary_id: int, values: Any, plan: Plan) -> list[Lowered]:
     """The messages of one dictionary: those that stand within its values, then its own."""
     inner = plan.of_dictionary(dictionary_id)
@@ -845,15 +891,14 @@ _LOWERING = pa.lib.IpcWriteOptions(allow_64bit=True, use_threads=False)
 
 
 def _settings(options: Any) -> tuple[WriteOptions, Any]:
-    """(our settings, pyarrow's options for the writer that lowers) from whatever the user gave."""
+    """(our settings, pyarrow's options for the writer that lowers, None for its own) from whatever the user gave."""
     if isinstance(options, WriteOptions):
-        deltas = options.dictionary_deltas
-        return options, pa.lib.IpcWriteOptions(allow_64bit=True, use_threads=False, emit_dictionary_deltas=deltas)
+        return options, None
     if options is None:
         legacy = os.environ.get("ARROW_PRE_0_15_IPC_FORMAT", "0") != "0"
         v4 = os.environ.get("ARROW_PRE_1_0_METADATA_VERSION", "0") != "0"
         if not legacy and not v4:
-            return _PLAIN, _DEFAULT
+            return _PLAIN, None
         version = pa.lib.MetadataVersion.V4 if v4 else pa.lib.MetadataVersion.V5
         return _PLAIN, pa.lib.IpcWriteOptions(use_legacy_format=legacy, metadata_version=version)
     if not isinstance(options, pa.lib.IpcWriteOptions):
@@ -879,9 +924,6 @@ def _settings(options: Any) -> tuple[WriteOptions, Any]:
         unify_dictionaries=options.unify_dictionaries,
     )
     return settings, lowering
-
-
-_DEFAULT = pa.lib.IpcWriteOptions()
 
 
 def _is_old(options: Any) -> bool:
