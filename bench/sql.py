@@ -34,7 +34,7 @@ where l_shipdate >= date '1994-01-01' and l_shipdate < date '1995-01-01'
 
 
 def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
-    """The table of issue 6."""
+    """SQL over places, against DuckDB over its own."""
     folder = tempfile.TemporaryDirectory(prefix="aljava-bench-")
     scale = 0.05 if quick else 1
     rows = 2_000_000 if quick else 50_000_000
