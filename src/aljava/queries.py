@@ -8,6 +8,7 @@ relation that comes back holds what it reads.
 
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -414,7 +415,9 @@ class _Databases:
     def current(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
             if self._current is None:
-                self._current = duckdb.connect()
+                # What does not fit in memory goes where temporary files go; DuckDB's own choice is the working folder.
+                spill = os.path.join(tempfile.gettempdir(), f"aljava-duckdb-{os.getpid()}")
+                self._current = duckdb.connect(config={"temp_directory": spill})
             return self._current
 
     def _start_anew(self) -> None:
