@@ -47,11 +47,16 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 # --- what it shows ----------------------------------------------------------------------------------------------------
 
 
+def widest(lines: list[str], folder: Path) -> int:
+    """Columns of the widest line; a path is never broken, however long this machine's temporary folder is."""
+    return max(len(line) for line in lines if str(folder) not in line)
+
+
 def test_the_tour_in_a_pipe(temporary: Path, tmp_path: Path) -> None:
     done = command("tour", "--rows", "20000", "--html", str(tmp_path / "tour.html"), COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert max(map(len, lines)) <= 80
+    assert widest(lines, tmp_path) <= 80
     assert "\x1b" not in done.stdout
     for number, name in enumerate(NAMES, start=1):
         assert any(line.startswith(f"{number}. {name}") for line in lines)
@@ -126,7 +131,7 @@ def test_comparing_codecs(temporary: Path, tmp_path: Path) -> None:
     arguments = ["--codec", "none", "--codec", "zstd:5", "--repeat", "1", "--goal", "size", "--html", str(page)]
     done = command("compare", str(tmp_path / "it.arrow"), *arguments, COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert widest(done.stdout.splitlines(), tmp_path) <= 80
     assert 'compression="zstd:5"' in done.stdout
     assert page.read_text().count("<svg") == 4
 
