@@ -11,8 +11,7 @@ Python or pyarrow would raise in the same place, so that code written for those 
     ├── AccessDenied (PermissionError)          the system does not let us
     ├── TransferError (OSError)                 reading or writing failed underneath: disk full, connection cut
     ├── InvalidData (pyarrow.ArrowInvalid)      the bytes are not what they should be
-    │   ├── TruncatedFile                       a file without its end; `aljava repair` saves what is whole
-    │   └── ChecksumMismatch                    bytes that have changed since they were written
+    │   └── TruncatedFile                       a file without its end; `aljava repair` saves what is whole
     ├── SchemaMismatch (pyarrow.ArrowInvalid)   data that does not fit the schema it meets
     ├── UnsupportedType (pyarrow.ArrowNotImplementedError)  a type, or kind of object, that cannot go there
     ├── QueryError (ValueError)                 SQL or a filter that cannot be run
@@ -75,10 +74,6 @@ class InvalidData(AljavaError, pa.ArrowInvalid):
 
 class TruncatedFile(InvalidData):
     """A file without its end: its writer died, or a copy was cut short."""
-
-
-class ChecksumMismatch(InvalidData):
-    """Bytes have changed since they were written."""
 
 
 class SchemaMismatch(AljavaError, pa.ArrowInvalid):

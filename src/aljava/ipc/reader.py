@@ -323,20 +323,6 @@ class RecordBatchFileReader(PyArrowFileReader):
         """The user's metadata of the file, or None; Aljava's own entries are in `footer`."""
         return {key: value for key, value in self.footer.metadata if not key.startswith(OWN_PREFIX)} or None
 
-    @property
-    def end_of_messages(self) -> int:
-        """Bytes from the start of the file to the end of the last message that its footer lists."""
-        listed = [block.end for block in (*self.footer.dictionaries, *self.footer.batches)]
-        if listed:
-            return max(listed)
-        prefix = bytes(self._read(len(FILE_START), 8))
-        is_marked = prefix[:4] == CONTINUATION
-        return (
-            len(FILE_START)
-            + (8 if is_marked else 4)
-            + int.from_bytes(prefix[4:] if is_marked else prefix[:4], "little")
-        )
-
     def header(self, block: Block) -> MessageHeader:
         """What the metadata of one message says.
 
