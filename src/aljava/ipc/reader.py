@@ -36,7 +36,6 @@ from aljava.ipc.metadata import (
     SCHEMA,
     Block,
     Footer,
-    MessageHeader,
     check_buffers,
     decode_footer,
     decode_message,
@@ -322,17 +321,6 @@ class RecordBatchFileReader(PyArrowFileReader):
     def metadata(self) -> dict[bytes, bytes] | None:
         """The user's metadata of the file, or None; Aljava's own entries are in `footer`."""
         return {key: value for key, value in self.footer.metadata if not key.startswith(OWN_PREFIX)} or None
-
-    def header(self, block: Block) -> MessageHeader:
-        """What the metadata of one message says.
-
-        Args:
-            block: where it stands, from `footer`.
-
-        Raises:
-            InvalidData: it says nothing that makes sense.
-        """
-        return decode_message(self._metadata(block))
 
     def _check_batch(self, i: int) -> None:
         if not self._dictionaries_checked:
