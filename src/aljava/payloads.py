@@ -70,6 +70,11 @@ class Payloads:
         return self._fragments[0].format
 
     @property
+    def formats(self) -> set[Any]:
+        """The `Format` of every payload."""
+        return {fragment.format for fragment in self._fragments}
+
+    @property
     def files(self) -> list[str]:
         """The address of each payload."""
         return [fragment.address for fragment in self._fragments]

@@ -1,14 +1,13 @@
 """What DuckDB reads when a query names an address.
 
-DuckDB takes a `pyarrow.dataset.Dataset`: it asks for the schema when it binds a query, and for a scan with the columns
-and the filter that the query needs when it runs. `AddressTable` is one that opens its address only when it is asked: a
-query is offered a table for each of its quoted names, and DuckDB takes those that it turns out to read.
+DuckDB asks a *source* for the schema when it binds a query, and for a scan with the columns and the filters that the
+query needs when it runs. `AddressTable` is one that opens its address only when it is asked: a query is offered a table
+for each of its quoted names, and DuckDB takes those that it turns out to read.
 
-Inside, DuckDB wraps a dataset into a *source*, and its own wrapping lacks what ours knows. It has no number of rows, so
-DuckDB takes a table for one row and joins large tables first. It takes over no ranges of floats, as the statistics of
-Parquet leave NaN out, and nothing at all where one column is of views. So `AddressTable` is a source itself where
-DuckDB has that class. It is no part of DuckDB's documented interface: in a version without it all works, with less
-pushed down.
+The class of sources is no part of DuckDB's documented interface. In a version without it `AddressTable` is a
+`pyarrow.dataset.Dataset`, and all works, with less pushed down. What DuckDB makes of a dataset has no number of rows,
+so DuckDB takes a table for one row and joins large tables first. It takes over no ranges of floats, as the statistics
+of Parquet leave NaN out, and nothing at all where one column is of views.
 """
 
 import threading
@@ -19,19 +18,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 
-from aljava.api import open as open_address
-from aljava.dataset import Dataset
+from aljava.api import opened
 from aljava.errors import AljavaError, NotFound, SchemaMismatch
 from aljava.formats import Format
+from aljava.payloads import Payloads
 
 try:
-    from duckdb._sources import ArrowScanSource
+    from duckdb._sources import ArrowScanSource as _Source
     from duckdb._sources.nodes import Binary, Col, In, Lit, Postfix, Unary, Untranslatable
     from duckdb._sources.to_arrow import nan_may_satisfy, to_arrow
 except ImportError:
-    ArrowScanSource = object  # type: ignore[assignment,misc]
+    from pyarrow.dataset import Dataset as _Source  # type: ignore[no-redef]
 
 #: A predicate is taken over when it leaves at most this much of the zones or batches to read.
 SPARED = 0.9
@@ -54,7 +52,7 @@ def is_left_to_duckdb(name: str) -> bool:
     return lower.endswith(tuple(kind + packed for kind in _DUCKDB_READS for packed in _DUCKDB_UNPACKS))
 
 
-class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
+class AddressTable(_Source):
     """The table at an address, opened when DuckDB first asks for its schema.
 
     Any number of threads may scan it at once.
@@ -80,7 +78,7 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
         self._address = address
         self._live = live
         self._opening = threading.Lock()
-        self._dataset: Dataset | None = address if isinstance(address, Dataset) else None
+        self._dataset: Payloads | None = address if isinstance(address, Payloads) else None
         self._failed: tuple[type[AljavaError], str] | None = None
         self._bounds: dict[str, tuple[pa.Array, pa.Array]] | None = None
         #: The columns and the filter of each scan, where somebody wants to know them.
@@ -106,12 +104,12 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
         return self._dataset is not None
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> Payloads:
         """What stands at the address, opened if it is not open yet."""
         with self._opening:
             if self._dataset is None:
                 try:
-                    self._dataset = open_address(self._address)
+                    self._dataset = opened(Payloads, self._address)
                 except NotFound as error:
                     self._fail(
                         NotFound(f"{error}: {self._address!r} is no table, view or common table expression either")
@@ -137,6 +135,10 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
         return _Scan(pa.RecordBatchReader.from_batches(reader.schema, self._watched(reader)))
 
     # -- as a source of DuckDB -----------------------------------------------------------------------------------------
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """All rows: for DuckDB, having this is what makes a Python variable a table."""
+        return self.scanner().to_reader().__arrow_c_stream__(requested_schema)
 
     def __arrow_c_schema__(self) -> Any:
         """The schema, through the PyCapsule interface."""
@@ -192,7 +194,7 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
     @property
     def _knows_nan(self) -> bool:
         """Whether nothing is left out by statistics that do not count NaN, as those of Parquet do not."""
-        return all(fragment.format is not Format.PARQUET for fragment in self.dataset.get_fragments())
+        return Format.PARQUET not in self.dataset.formats
 
     def stream(self, columns: Sequence[int] | None, filters: Sequence[Any]) -> tuple[Any, bool]:
         """A stream of the columns with these numbers, of the rows that fulfil all the predicates."""
@@ -205,8 +207,8 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
 
     # -- what goes wrong -----------------------------------------------------------------------------------------------
 
-    def _as_it_is_now(self, before: Dataset) -> Dataset:
-        now = open_address(self._address)
+    def _as_it_is_now(self, before: Payloads) -> Payloads:
+        now = opened(Payloads, self._address)
         if not now.schema.equals(before.schema):
             raise SchemaMismatch(
                 f"{before.address} has other columns than when the view over it was made: create the view anew"
