@@ -10,7 +10,7 @@ of a second to import, and a program that only reads a table need not wait for i
 
 import html
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -36,17 +36,25 @@ class Payloads:
         parts: where they stand, or the one place.
         untrusted: whether every value is checked when it is read.
         memory_map: whether files of this machine are mapped.
+        opener: opens each of them, with these two options.
     """
 
-    def __init__(self, parts: Place | Sequence[Part], *, untrusted: bool = False, memory_map: bool = True) -> None:
+    def __init__(
+        self,
+        parts: Place | Sequence[Part],
+        *,
+        untrusted: bool = False,
+        memory_map: bool = True,
+        opener: Callable[..., Fragment] = open_fragment,
+    ) -> None:
         listed = [Part(parts)] if isinstance(parts, Place) else list(parts)
         options = {"untrusted": untrusted, "memory_map": memory_map}
         self._opened_from = (listed, options)
         if len(listed) > 1:
             with ThreadPoolExecutor(8) as pool:
-                fragments = list(pool.map(lambda part: open_fragment(part.place, **options), listed))
+                fragments = list(pool.map(lambda part: opener(part.place, **options), listed))
         else:
-            fragments = [open_fragment(part.place, **options) for part in listed]
+            fragments = [opener(part.place, **options) for part in listed]
         self._begin(fragments, _partition_columns(listed, fragments[0].schema), None)
 
     def _begin(self, fragments: list[Fragment], partitions: pa.Table, filter: Any) -> None:

@@ -12,6 +12,7 @@ of Parquet leave NaN out, and nothing at all where one column is of views.
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 from aljava.api import opened
 from aljava.errors import AljavaError, NotFound, SchemaMismatch
 from aljava.formats import Format
+from aljava.kept import KeptFiles
 from aljava.payloads import Payloads
 
 try:
@@ -52,6 +54,9 @@ def is_left_to_duckdb(name: str) -> bool:
     return lower.endswith(tuple(kind + packed for kind in _DUCKDB_READS for packed in _DUCKDB_UNPACKS))
 
 
+_open = partial(Payloads, opener=KeptFiles().open)
+
+
 class AddressTable(_Source):
     """The table at an address, opened when DuckDB first asks for its schema.
 
@@ -73,8 +78,6 @@ class AddressTable(_Source):
     schema_is_stable = True
 
     def __init__(self, address: Any, live: bool = False) -> None:
-        #: For DuckDB: what it reads.
-        self.obj = self
         self._address = address
         self._live = live
         self._opening = threading.Lock()
@@ -83,6 +86,11 @@ class AddressTable(_Source):
         self._bounds: dict[str, tuple[pa.Array, pa.Array]] | None = None
         #: The columns and the filter of each scan, where somebody wants to know them.
         self.scans: list[tuple[Sequence[str] | None, Any]] | None = None
+
+    @property
+    def obj(self) -> "AddressTable":
+        """For DuckDB: what it reads. No attribute, as an object that holds itself stays until it is looked for."""
+        return self
 
     @property
     def address(self) -> str:
@@ -109,7 +117,7 @@ class AddressTable(_Source):
         with self._opening:
             if self._dataset is None:
                 try:
-                    self._dataset = opened(Payloads, self._address)
+                    self._dataset = opened(_open, self._address)
                 except NotFound as error:
                     self._fail(
                         NotFound(f"{error}: {self._address!r} is no table, view or common table expression either")
@@ -208,7 +216,7 @@ class AddressTable(_Source):
     # -- what goes wrong -----------------------------------------------------------------------------------------------
 
     def _as_it_is_now(self, before: Payloads) -> Payloads:
-        now = opened(Payloads, self._address)
+        now = opened(_open, self._address)
         if not now.schema.equals(before.schema):
             raise SchemaMismatch(
                 f"{before.address} has other columns than when the view over it was made: create the view anew"
