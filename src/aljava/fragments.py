@@ -7,11 +7,12 @@ in their order give the rows in theirs. What a filter rules out by zones is in n
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,9 @@ from aljava.ipc.metadata import (
     decode_schema,
     peek,
 )
+from aljava.ipc.outcomes import Mask
 from aljava.ipc.projection import Projection, compacted
+from aljava.ipc.pruning import Verdict
 from aljava.ipc.reader import check_compressed
 from aljava.ipc.zones import Zones
 from aljava.places.local import MappedSource
@@ -46,7 +49,15 @@ REMOTE_TASK_BYTES = 16 << 20
 #: Most batches in a task, so that a hundred thousand tiny ones come in more than one.
 TASK_BATCHES = 4096
 
-Spans = tuple[tuple[int, int], ...]
+
+class Wanted(NamedTuple):
+    """What a query has to read of one record batch."""
+
+    number: int
+    #: Ranges of rows, each a first row and how many; None is all rows.
+    spans: tuple[tuple[int, int], ...] | None
+    #: For each of the ranges, or for all rows, whether every row is sure to match.
+    sure: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -59,10 +70,12 @@ class Task:
     nbytes: int
     #: Whether reading is but pointing at memory, which needs no thread.
     free: bool
+    #: For each batch that `read` returns, whether all of its rows are sure to match; empty where nothing is known.
+    sure: tuple[bool, ...] = ()
 
     def then(self, step: Callable[[pa.RecordBatch], pa.RecordBatch]) -> "Task":
         """The same with something done to each batch."""
-        return Task(lambda: [step(batch) for batch in self.read()], self.nbytes, self.free)
+        return replace(self, read=lambda: [step(batch) for batch in self.read()])
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,16 @@ class Fragment(ABC):
             schema: of the dataset, with columns that only partitions have.
         """
 
+    def undecided(self, columns: Sequence[str] | None, filter: Any, schema: pa.Schema) -> tuple[int, Iterator[Task]]:
+        """How many rows are sure to match, and what has to be read to decide about the others.
+
+        Args:
+            columns: as in `tasks`.
+            filter: as in `tasks`.
+            schema: as in `tasks`.
+        """
+        return 0, self.tasks(columns, filter, schema)
+
     def survey(self, filter: Any = None, schema: pa.Schema = None) -> Survey:
         """What a query would read."""
         return Survey(1, 1, self.num_batches, self.num_batches, 0, 0, self.nbytes, self.nbytes)
@@ -229,12 +252,22 @@ class IpcFile(Fragment):
         return counts
 
     def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
+        return self._tasks(self._wanted(filter, schema), columns)
+
+    def undecided(self, columns: Sequence[str] | None, filter: Any, schema: pa.Schema) -> tuple[int, Iterator[Task]]:
+        verdict = self._verdict(filter, schema)
+        if verdict is None or self.zones is None:
+            return super().undecided(columns, filter, schema)
+        settled = int(np.asarray(self.zones.table["rows"])[verdict.sure].sum())
+        return settled, self._tasks(self._kept(verdict.kept & ~verdict.sure, verdict.sure), columns)
+
+    def _tasks(self, every: Iterable[Wanted], columns: Sequence[str] | None) -> Iterator[Task]:
         least = REMOTE_TASK_BYTES if self.place.remote else TASK_BYTES
-        held: list[tuple[int, Spans | None]] = []
+        held: list[Wanted] = []
         nbytes = 0
-        for number, spans in self._wanted(filter, schema):
-            held.append((number, spans))
-            nbytes += self.footer.batches[number].body_length
+        for wanted in every:
+            held.append(wanted)
+            nbytes += self.footer.batches[wanted.number].body_length
             if nbytes >= least or len(held) >= TASK_BATCHES:
                 yield self._task(held, nbytes, columns)
                 held, nbytes = [], 0
@@ -245,64 +278,74 @@ class IpcFile(Fragment):
         edges = np.concatenate([[0], np.cumsum(self._row_counts)])
         places = np.searchsorted(rows, edges)
         for number in np.flatnonzero(np.diff(places)).tolist():
-            yield int(edges[number]), self._task([(number, None)], self.footer.batches[number].body_length, columns)
+            yield (
+                int(edges[number]),
+                self._task([Wanted(number, None, ())], self.footer.batches[number].body_length, columns),
+            )
 
     def survey(self, filter: Any = None, schema: pa.Schema = None) -> Survey:
-        read = [number for number, _ in self._wanted(filter, schema)]
+        read = [wanted.number for wanted in self._wanted(filter, schema)]
+        verdict = self._verdict(filter, schema)
         zones = 0 if self.zones is None else len(self.zones)
-        kept = zones if filter is None or not zones else int(self._pruned(filter, schema).sum())
+        kept = zones if verdict is None else int(verdict.kept.sum())
         sizes = [block.metadata_length + block.body_length for block in self.footer.batches]
         return Survey(
             bool(read), 1, len(read), len(sizes), kept, zones, sum(sizes[number] for number in read), sum(sizes)
         )
 
-    def _pruned(self, filter: Any, schema: pa.Schema) -> npt.NDArray[np.bool_]:
+    def _verdict(self, filter: Any, schema: pa.Schema) -> Verdict | None:
+        """What the filter can select of each zone; None where there is no filter, or there are no zones."""
         zones = self.zones
-        assert zones is not None
+        if filter is None or zones is None or not len(zones):
+            return None
+        last = zones.table["batch"][-1].as_py()
+        if last >= self.num_batches:
+            raise InvalidData(
+                f"{self.address}: its statistics describe record batch {last} of {self.num_batches}; "
+                "the file is damaged, `aljava repair` writes them anew"
+            )
         if schema is not None and schema.names != self.schema.names:
             # With the columns that partitions add, of which the zones know nothing and a filter may speak.
             zones = Zones(zones.table, schema)
-        return zones.prune(filter)
+        return zones.judge(filter)
 
-    def _wanted(self, filter: Any, schema: pa.Schema) -> Iterator[tuple[int, Spans | None]]:
-        """The batches to read, and which of their rows: None is all."""
-        if filter is None or self.zones is None or not len(self.zones):
-            yield from ((number, None) for number in range(self.num_batches))
-            return
-        table = self.zones.table
-        batch, offset, rows = (np.asarray(table[name]) for name in ("batch", "offset", "rows"))
-        if batch[-1] >= self.num_batches:
-            raise InvalidData(
-                f"{self.address}: its statistics describe record batch {batch[-1]} of {self.num_batches}; "
-                "the file is damaged, `aljava repair` writes them anew"
-            )
-        kept = self._pruned(filter, schema)
+    def _wanted(self, filter: Any, schema: pa.Schema) -> Iterable[Wanted]:
+        verdict = self._verdict(filter, schema)
+        if verdict is None:
+            return (Wanted(number, None, ()) for number in range(self.num_batches))
+        return self._kept(verdict.kept, verdict.sure)
+
+    def _kept(self, kept: Mask, sure: Mask) -> Iterator[Wanted]:
+        """The batches of which a zone is kept, and those without zones."""
+        assert self.zones is not None
+        batch, offset, rows = (np.asarray(self.zones.table[name]) for name in ("batch", "offset", "rows"))
+        # The zones of batch n are those from first[n] to first[n + 1]; of these, kept.
         first = np.searchsorted(batch, np.arange(self.num_batches + 1))
-        for number in range(self.num_batches):
+        zones = np.diff(first)
+        count = np.diff(np.concatenate([[0], np.cumsum(kept)])[first])
+        state = np.where(kept, 1 + sure, 0)
+        for number in np.flatnonzero((count > 0) | (zones == 0)).tolist():
             low, high = first[number], first[number + 1]
-            here = kept[low:high]
-            if low == high or here.all():
-                yield number, None
-            elif here.any():
-                edges = np.flatnonzero(np.diff(np.concatenate([[False], here, [False]]).astype(np.int8)))
-                yield (
-                    number,
-                    tuple(
-                        (int(offset[low + start]), int(rows[low + start : low + stop].sum()))
-                        for start, stop in edges.reshape(-1, 2).tolist()
-                    ),
-                )
+            here = state[low:high]
+            if low == high or (here == here[0]).all():
+                yield Wanted(number, None, (bool(low < high and here[0] == 2),))
+                continue
+            edges = np.flatnonzero(np.diff(here, prepend=-1, append=-1)).tolist()
+            runs = [(start, stop) for start, stop in pairwise(edges) if here[start]]
+            spans = ((int(offset[low + start]), int(rows[low + start : low + stop].sum())) for start, stop in runs)
+            yield Wanted(number, tuple(spans), tuple(bool(here[start] == 2) for start, _ in runs))
 
-    def _task(self, wanted: list[tuple[int, Spans | None]], nbytes: int, columns: Sequence[str] | None) -> Task:
-        free = self._buffer is not None and peek(self._metadata(self.footer.batches[wanted[0][0]]))[2] is None
-        return Task(lambda: self._read(wanted, columns), nbytes, free)
+    def _task(self, wanted: list[Wanted], nbytes: int, columns: Sequence[str] | None) -> Task:
+        free = self._buffer is not None and peek(self._metadata(self.footer.batches[wanted[0].number]))[2] is None
+        sure = tuple(one for part in wanted for one in part.sure)
+        return Task(lambda: self._read(wanted, columns), nbytes, free, sure if any(sure) else ())
 
-    def _read(self, wanted: list[tuple[int, Spans | None]], columns: Sequence[str] | None) -> list[pa.RecordBatch]:
+    def _read(self, wanted: list[Wanted], columns: Sequence[str] | None) -> list[pa.RecordBatch]:
         with explained(self.address):
-            numbers = [number for number, _ in wanted]
+            numbers = [part.number for part in wanted]
             batches = self._whole(numbers) if self._reads_whole(columns) else self._projected(numbers, columns)
             found: list[pa.RecordBatch] = []
-            for batch, (number, spans) in zip(batches, wanted, strict=True):
+            for batch, (number, spans, _) in zip(batches, wanted, strict=True):
                 taken = batch if columns is None else batch.select(columns)
                 if spans is None:
                     found.append(taken)

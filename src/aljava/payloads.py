@@ -10,8 +10,10 @@ of a second to import, and a program that only reads a table need not wait for i
 
 import html
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from operator import methodcaller
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +23,7 @@ from aljava.errors import InvalidOption, MissingDependency, QueryError, SchemaMi
 from aljava.fragments import Fragment, Survey, Task, open_fragment
 from aljava.frames import Progress
 from aljava.ipc.bounds import zone_type
+from aljava.ipc.pruning import Verdict
 from aljava.ipc.zones import Zones
 from aljava.listing import Part
 from aljava.places.place import Place
@@ -318,9 +321,13 @@ class Payloads:
 
     def _kept(self, filter: Any) -> list[bool]:
         """Which files can hold a row that matches, by the columns that their folders give them."""
+        return list(self._verdict(filter).kept.tolist())
+
+    def _verdict(self, filter: Any) -> Verdict:
+        """What a filter can select of each file, by the columns that their folders give them."""
         count = len(self._fragments)
         if filter is None or not self._partitions.num_columns:
-            return [True] * count
+            return Verdict(np.ones(count, np.bool_), np.zeros(count, np.bool_))
         columns = []
         for column in self._partitions.columns:
             values = column.combine_chunks()
@@ -336,7 +343,7 @@ class Payloads:
                 "columns": pa.StructArray.from_arrays(columns, names=self._partitions.column_names),
             }
         )
-        return list(Zones(table, self._schema).prune(filter).tolist())
+        return Zones(table, self._schema).judge(filter)
 
     def _tasks(self, selection: Selection) -> Iterator[Task]:
         """What has to be read, file by file."""
@@ -345,6 +352,21 @@ class Payloads:
                 columns, finish = self._fitting(number, selection)
                 for task in fragment.tasks(columns, selection.filter, self._schema):
                     yield task if finish is None else task.then(finish)
+
+    def _undecided(self, selection: Selection) -> tuple[int, Iterator[Task]]:
+        """How many rows are sure to match, and what has to be read to decide about the others."""
+        settled = 0
+        left: list[Iterable[Task]] = []
+        verdict = self._verdict(selection.filter)
+        for number, fragment in enumerate(self._fragments):
+            if verdict.sure[number]:
+                settled += fragment.num_rows
+            elif verdict.kept[number]:
+                columns, finish = self._fitting(number, selection)
+                rows, tasks = fragment.undecided(columns, selection.filter, self._schema)
+                settled += rows
+                left.append(tasks if finish is None else map(methodcaller("then", finish), tasks))
+        return settled, chain.from_iterable(left)
 
     def _fitting(self, number: int, selection: Selection) -> tuple[list[str] | None, Any]:
         """The columns to read of a file, and what makes its batches fit: their order, and the partition's columns."""
@@ -484,16 +506,21 @@ class Query:
         """How many rows match."""
         if self._selection.filter is None:
             return sum(fragment.num_rows for fragment in self._dataset._fragments)
-        selection = Selection(self._dataset.schema, [], self._selection.filter, self._dataset.address)
-        counting = Query(self._dataset, selection, None, self._use_threads, None)
-        return sum(batch.num_rows for batch in counting._batches())
+        counting = self._selection.without_columns()
+        settled, tasks = self._dataset._undecided(counting)
+        return settled + sum(batch.num_rows for batch in self._ahead(tasks, counting))
 
     def _batches(self, ahead_of_time: bool = True) -> Iterator[pa.RecordBatch]:
+        return self._ahead(self._dataset._tasks(self._selection), self._selection, ahead_of_time)
+
+    def _ahead(
+        self, tasks: Iterable[Task], selection: Selection, ahead_of_time: bool = True
+    ) -> Iterator[pa.RecordBatch]:
         return ahead(
-            self._dataset._tasks(self._selection),
-            self._selection.apply,
+            tasks,
+            selection.apply,
             threads=self._use_threads and ahead_of_time,
-            work=self._selection.works,
+            work=selection.works,
             remote=any(fragment.place.remote for fragment in self._dataset._fragments),
         )
 

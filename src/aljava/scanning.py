@@ -7,20 +7,22 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import pyarrow as pa
 
 from aljava.errors import AljavaError, QueryError
 from aljava.fragments import Task
-from aljava.ipc.filters import Field, parse, walk
+from aljava.ipc.filters import Field, Node, parse, walk
+from aljava.ipc.outcomes import is_runnable
 
 #: Stored bytes of the tasks that are under way at a time.
 AHEAD_BYTES = 128 << 20
 #: Tasks under way that wait for a network: it is the round trips that are to overlap.
 REMOTE_TASKS = 4
 
-Step = Callable[[list[pa.RecordBatch]], list[pa.RecordBatch]]
+Step = Callable[[list[pa.RecordBatch], Sequence[bool]], list[pa.RecordBatch]]
 
 
 def ahead(tasks: Iterable[Task], step: Step, *, threads: bool, work: bool, remote: bool) -> Iterator[pa.RecordBatch]:
@@ -28,7 +30,7 @@ def ahead(tasks: Iterable[Task], step: Step, *, threads: bool, work: bool, remot
 
     Args:
         tasks: what to read.
-        step: what to do with the batches of each task, in the task's thread.
+        step: what to do with the batches of each task, in the task's thread; it is told which are sure to match.
         threads: whether other threads may be used.
         work: whether `step` takes time; else tasks that only point at memory are read right here.
         remote: whether tasks wait for a network.
@@ -46,7 +48,7 @@ def ahead(tasks: Iterable[Task], step: Step, *, threads: bool, work: bool, remot
             if not threads or alone or (task.free and not work):
                 while waiting:
                     yield from waiting.popleft()[1].result()
-                yield from step(task.read())
+                yield from step(task.read(), task.sure)
                 task, following = following, next(left, None)
                 continue
             if pool is None:
@@ -55,7 +57,7 @@ def ahead(tasks: Iterable[Task], step: Step, *, threads: bool, work: bool, remot
                 done, future = waiting.popleft()
                 nbytes -= done.nbytes
                 yield from future.result()
-            waiting.append((task, pool.submit(lambda task=task: step(task.read()))))  # type: ignore[misc]
+            waiting.append((task, pool.submit(lambda task=task: step(task.read(), task.sure))))  # type: ignore[misc]
             nbytes += task.nbytes
             task, following = following, next(left, None)
         while waiting:
@@ -100,9 +102,10 @@ class Selection:
         self._names = None if columns is None or isinstance(columns, Mapping) else list(columns)
         self._expressions = dict(columns) if isinstance(columns, Mapping) else None
         known = list(schema.names)
-        named = [self._fields(filter, known)] if filter is not None else []
+        tree = None if filter is None else self._tree(filter)
+        named = [] if filter is None else [self._fields(tree, known)]
         if self._expressions is not None:
-            named += [self._fields(expression, known) for expression in self._expressions.values()]
+            named += [self._fields(self._tree(expression), known) for expression in self._expressions.values()]
         else:
             named.append(known if self._names is None else self._names)
         wanted = {name for names in named for name in names}
@@ -120,22 +123,33 @@ class Selection:
         self._filtered = named[0] if filter is not None else []
         read = schema if self.needed is None else pa.schema([schema.field(name) for name in self.needed])
         empty = pa.Table.from_batches([], read)
-        if filter is not None:
+        if filter is not None and not (tree and is_runnable(tree, schema)):
             self._mask(empty)
         self.schema = self._projected(empty).schema if self._expressions is not None else read
         if self._names is not None:
             self.schema = pa.schema([schema.field(name) for name in self._names], schema.metadata)
+
+    def without_columns(self) -> Self:
+        """The same filter, of whose rows nothing is wanted but their number."""
+        other = copy(self)
+        other._names, other._expressions, other.needed = [], None, self._filtered
+        return other
 
     @property
     def works(self) -> bool:
         """Whether `apply` does more than to choose columns."""
         return self.filter is not None or self._expressions is not None
 
-    def apply(self, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-        """The rows that match, with the columns that are wanted; no batch without rows."""
-        batches = [batch for batch in batches if batch.num_rows]
+    def apply(self, batches: list[pa.RecordBatch], sure: Sequence[bool] = ()) -> list[pa.RecordBatch]:
+        """The rows that match, with the columns that are wanted; no batch without rows.
+
+        Args:
+            batches: the rows.
+            sure: for each batch, whether all of its rows are known to match; empty where nothing is known.
+        """
         if self.filter is not None and batches:
-            batches = self._matching(batches)
+            batches = self._matching(batches, sure or [False] * len(batches))
+        batches = [batch for batch in batches if batch.num_rows]
         if self._expressions is not None:
             table = pa.Table.from_batches(batches) if batches else None
             batches = [] if table is None else self._projected(table).to_batches()
@@ -143,11 +157,15 @@ class Selection:
             batches = [batch.select(self._names) for batch in batches]
         return batches
 
-    def _matching(self, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    def _matching(self, batches: list[pa.RecordBatch], sure: Sequence[bool]) -> list[pa.RecordBatch]:
         # Only the columns that the filter names go through the expression; the others are filtered by its answer.
-        mask = self._mask(pa.Table.from_batches([batch.select(self._filtered) for batch in batches]))
+        asked = [batch.select(self._filtered) for batch, known in zip(batches, sure, strict=True) if not known]
+        mask = self._mask(pa.Table.from_batches(asked)) if asked else None
         found, at = [], 0
-        for batch in batches:
+        for batch, known in zip(batches, sure, strict=True):
+            if known or mask is None:
+                found.append(batch)
+                continue
             part = mask.slice(at, batch.num_rows)
             at += batch.num_rows
             count = part.true_count
@@ -187,7 +205,7 @@ class Selection:
             said = self.filter if self.filter is not None else self._expressions
             raise QueryError(f"{said} cannot be evaluated on {self._address}: {error}") from error
 
-    def _fields(self, expression: Any, known: list[str]) -> list[str]:
+    def _tree(self, expression: Any) -> Node | None:
         import pyarrow.compute as pc
 
         if not isinstance(expression, pc.Expression):
@@ -195,7 +213,9 @@ class Selection:
                 f"a filter is a pyarrow.compute expression, such as pc.field('day') == 1, not a "
                 f"{type(expression).__qualname__}"
             )
-        tree = parse(expression)
+        return parse(expression)
+
+    def _fields(self, tree: Node | None, known: list[str]) -> list[str]:
         if tree is None:
             return known
         return list(dict.fromkeys(node.path[0] for node in walk(tree) if isinstance(node, Field)))

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from aljava.ipc.filters import parse
+from aljava.ipc.outcomes import is_plain, is_runnable
 from aljava.ipc.zones import ZoneBuilder, Zones
 from tests.ipc.columns import COLUMNS, moments
 
@@ -77,8 +79,13 @@ class Filters:
         values = [
             None if self.r.random() < 0.1 else column.draw(self.r) for _ in range(self.r.choice([0, 1, 2, 3, 60]))
         ]
-        wider = pa.types.is_signed_integer(column.value_type) and self.r.random() < 0.3
-        value_set = pa.array(values, pa.int64() if wider else column.value_type)
+        type = column.value_type
+        if self.r.random() < 0.3:
+            type = pa.int64() if pa.types.is_signed_integer(type) else self.r.choice(TEXT.get(type, (type,)))
+        try:
+            value_set = pa.array(values, type)
+        except (pa.ArrowException, TypeError):
+            value_set = pa.array(values, column.value_type)
         options = pc.SetLookupOptions(value_set, skip_nulls=self.r.random() < 0.5)
         return pc.Expression._call("is_in", [pc.field(name)], options)
 
@@ -172,23 +179,30 @@ def describe(batches: list[pa.RecordBatch], r: random.Random) -> tuple[Zones, pa
     return zones, pa.Table.from_batches(batches).append_column("zone", [pa.array(zone_of_row)])
 
 
-def zones_that_match(table: pa.Table, filter: Expression) -> set[int]:
-    """Return the zones with a row that matches; of zones that pyarrow cannot evaluate the filter on, none."""
+def matching_rows(table: pa.Table, filter: Expression) -> dict[int, int]:
+    """Return how many rows match in each zone; zones that pyarrow cannot evaluate the filter on are left out."""
+    rows = table["zone"].to_pylist()
     try:
-        return set(table.filter(filter)["zone"].to_pylist())
+        return {**dict.fromkeys(rows, 0), **Counter(table.filter(filter)["zone"].to_pylist())}
     except pa.ArrowException:
         pass
     try:
         table[:0].filter(filter)
     except pa.ArrowException:
-        return set()
+        return {}
     # One row's value is enough to fail, an overflow say: on other zones the filter may well match.
-    matching = set()
-    for zone in set(table["zone"].to_pylist()):
+    matching = {}
+    for zone in set(rows):
         with suppress(pa.ArrowException):
-            if table.filter(pc.field("zone") == zone).filter(filter).num_rows:
-                matching.add(zone)
+            matching[zone] = table.filter(pc.field("zone") == zone).filter(filter).num_rows
     return matching
+
+
+def kept_by_pyarrow(zones: Zones, filter: Expression) -> Any:
+    """Return which zones pyarrow alone would keep."""
+    tree = parse(filter)
+    assert tree is not None
+    return zones._pruner._not_ruled_out(filter, tree, np.asarray(zones.table["rows"]) > 0)
 
 
 def fuzz(seed: int, filters: int) -> Counter[str]:
@@ -203,14 +217,33 @@ def fuzz(seed: int, filters: int) -> Counter[str]:
                 filter = draws.draw(r.randint(0, 3))
             except pa.ArrowException:
                 continue
-            kept = zones.prune(filter)
-            assert kept.shape == (len(zones),)
-            matching = zones_that_match(table, filter)
-            lost = [zone for zone in matching if not kept[zone]]
-            assert not lost, f"seed {seed}: {filter} lost {table.filter(pc.field('zone') == lost[0]).to_pydict()}"
+            verdict = zones.judge(filter)
+            assert verdict.kept.shape == verdict.sure.shape == (len(zones),)
+            matching = matching_rows(table, filter)
+            of_zone = Counter(table["zone"].to_pylist())
+            lost = [zone for zone, count in matching.items() if count and not verdict.kept[zone]]
+            untrue = [zone for zone, count in matching.items() if count < of_zone[zone] and verdict.sure[zone]]
+            for what, found in (("lost", lost), ("promised all of", untrue)):
+                assert not found, (
+                    f"seed {seed}: {filter} {what} {table.filter(pc.field('zone') == found[0]).to_pydict()}"
+                )
             seen["filters"] += 1
-            seen["could be pruned"] += len(zones) - len(matching)
-            seen["pruned"] += len(zones) - int(kept.sum())
+            seen["could be pruned"] += len(zones) - sum(count > 0 for count in matching.values())
+            seen["pruned"] += len(zones) - int(verdict.kept.sum())
+            seen["could be sure"] += sum(0 < count == of_zone[zone] for zone, count in matching.items())
+            seen["sure"] += int(verdict.sure.sum())
+            tree = parse(filter)
+            if tree is not None and is_plain(tree, zones.schema):
+                # pyarrow would prune no more.
+                spared = verdict.kept & ~kept_by_pyarrow(zones, filter)
+                assert not spared.any(), (
+                    f"seed {seed}: {filter} prunes, where pyarrow is asked, "
+                    f"{zones.table.take(np.flatnonzero(spared)[:1]).to_pydict()}"
+                )
+                seen["plain"] += 1
+                if is_runnable(tree, zones.schema):
+                    table[:0].filter(filter)
+                    seen["runnable"] += 1
     return seen
 
 
@@ -218,6 +251,8 @@ def fuzz(seed: int, filters: int) -> Counter[str]:
 def test_no_matching_row_is_lost(seed: int) -> None:
     seen = fuzz(seed, 500)
     assert seen["pruned"] > 0.3 * seen["could be pruned"], seen
+    assert seen["sure"] > 0.1 * seen["could be sure"], seen
+    assert seen["plain"] > 100, seen
 
 
 @pytest.mark.long
@@ -289,28 +324,49 @@ def test_long_sets_are_pruned_by_their_values() -> None:
     assert kept(THOUSAND, A.isin(pa.array(values, pa.uint16()))) == list(range(0, 1000, 10))
     assert kept(THOUSAND, A.isin(values) & (A < 150)) == [0, 10]
     assert kept(THOUSAND, A.isin([-1] * 100)) == []
-    # Only where every row has to be in the set.
     assert kept(THOUSAND, ~A.isin(values)) == list(range(1000))
-    assert kept(THOUSAND, A.isin(values) | (A == 1)) == list(range(1000))
+    assert kept(THOUSAND, A.isin(values) | (A == 11)) == [0, 1, *range(10, 1000, 10)]
     n = pc.field("n")
     assert kept(THOUSAND, n.isin(values)) == list(range(30, 1000, 30))
     assert kept(THOUSAND, n.isin(pa.array([*values, None]))) == list(range(1000))
 
 
-@pytest.mark.parametrize(
-    "filter",
-    [
-        A.cast(pa.int8(), safe=False) == 3,
-        (A < 10) & (pc.field("n") > math.nan),
-        (A < 10) & A.cast(pa.float64()).isin([math.nan]),
-        (A < 10) & (pc.scalar(pa.scalar(None, pa.large_string())) == S),
-        (A < 10) & (pc.field("nowhere") == 1),
-        (pc.field(0) < 10),
-        pc.scalar(True),
-    ],
-)
+UNJUDGED = [
+    A.cast(pa.int8(), safe=False) == 3,
+    pc.field("n") > math.nan,
+    A.cast(pa.float64()).isin([math.nan]),
+    pc.scalar(pa.scalar(None, pa.large_string())) == pc.utf8_length(S),
+    pc.field("nowhere") == 1,
+]
+
+
+@pytest.mark.parametrize("filter", [*UNJUDGED, pc.field(0) < 10, pc.scalar(True)])
 def test_what_cannot_be_judged_keeps_every_zone(filter: Expression) -> None:
     assert THOUSAND.prune(filter).all()
+
+
+@pytest.mark.parametrize("filter", UNJUDGED)
+def test_beside_what_cannot_be_judged_the_rest_is(filter: Expression) -> None:
+    assert kept(THOUSAND, (A < 10) & filter) == [0]
+    assert THOUSAND.prune((A < 10) | filter).all()
+    assert not THOUSAND.judge((A < 10) & filter).sure.any()
+
+
+@pytest.mark.parametrize(
+    ("filter", "sure"),
+    [
+        ((A >= 15) & (A < 40), [2, 3]),
+        (~(A >= 20), [0, 1]),
+        (A.is_valid() & (A > 9985), [999]),
+        (pc.field("n").is_null(), list(range(10))),
+        (pc.field("n") < 10_000, []),
+        ((pc.field("n") < 10_000) | (A < 10), [0]),
+        (pc.scalar(False), []),
+        ((S < "1") & (A < 10), [0]),
+    ],
+)
+def test_zones_of_which_every_row_matches(filter: Expression, sure: list[int]) -> None:
+    assert np.flatnonzero(THOUSAND.judge(filter).sure).tolist() == sure
 
 
 def test_names_that_look_like_functions_hide_nothing() -> None:

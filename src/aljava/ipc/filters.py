@@ -19,13 +19,16 @@ The printed form would be easier to get, but does not quote the names of columns
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
-from flatbuffers.number_types import UOffsetTFlags
-from flatbuffers.table import Table as FlatTable
+
+from aljava.errors import InvalidData
+from aljava.ipc.message import FILE_START
+from aljava.ipc.metadata import decode_schema
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ class Call:
 
 Node = Field | Literal | Call
 
-# Where FlatBuffers tables of the Arrow format have these fields in their vtables: 4 bytes, then 2 for each field.
-_MESSAGE_HEADER, _SCHEMA_CUSTOM_METADATA, _KEY, _VALUE = 8, 8, 4, 6
+# A filter is asked about by whoever checks it, plans with it and runs it. Those that are pickled in so many bytes are
+# remembered, so many of them.
+REMEMBERED_BYTES, REMEMBERED = 1 << 14, 64
 
 
 def parse(filter: pc.Expression) -> Node | None:
@@ -74,11 +78,27 @@ def parse(filter: pc.Expression) -> Node | None:
     """
     try:
         _, (pickled,) = filter.__reduce__()
+    except pa.ArrowException:
+        return None
+    content = pickled.to_pybytes()
+    return _remembered(content) if len(content) <= REMEMBERED_BYTES else _taken_apart(content)
+
+
+def _taken_apart(pickled: bytes) -> Node | None:
+    try:
         with pa.ipc.open_file(pickled) as file:
             constants = file.get_batch(0)
-        return _tree(_custom_metadata(pickled), constants)
-    except (pa.ArrowException, _UnknownForm):
+        # The schema message follows the magic: marker, length, metadata. pyarrow's own `Schema.metadata` drops
+        # repeated keys.
+        start = len(FILE_START) + 8
+        length = int.from_bytes(pickled[start - 4 : start], "little")
+        entries = decode_schema(memoryview(pickled)[start : start + length]).metadata
+        return _tree([(key.decode(), value.decode()) for key, value in entries], constants)
+    except (pa.ArrowException, InvalidData, UnicodeDecodeError, _UnknownForm):
         return None
+
+
+_remembered = lru_cache(REMEMBERED)(_taken_apart)
 
 
 class _UnknownForm(Exception):
@@ -117,22 +137,6 @@ def _tree(entries: list[tuple[str, str]], constants: pa.RecordBatch) -> Node:
     return roots[0]
 
 
-def _custom_metadata(file: pa.Buffer) -> list[tuple[str, str]]:
-    """Return the custom metadata of a file's schema, in order: pyarrow's own `Schema.metadata` drops repeated keys."""
-    # The schema message follows the magic, `ARROW1` and two bytes. pyarrow has verified its offsets.
-    message = FlatTable(pa.ipc.read_message(file.slice(8)).metadata.to_pybytes(), 0)
-    message.Pos = message.Get(UOffsetTFlags, 0)
-    schema = FlatTable(message.Bytes, message.Indirect(message.Pos + message.Offset(_MESSAGE_HEADER)))
-    slot = schema.Offset(_SCHEMA_CUSTOM_METADATA)
-    if not slot:
-        return []
-    pairs = []
-    for index in range(schema.VectorLen(slot)):
-        pair = FlatTable(schema.Bytes, schema.Indirect(schema.Vector(slot) + 4 * index))
-        pairs.append(tuple(pair.String(pair.Pos + pair.Offset(field)).decode() for field in (_KEY, _VALUE)))
-    return pairs
-
-
 def walk(node: Node) -> Iterator[Node]:
     """Return a node and all below it."""
     waiting = [node]
@@ -141,14 +145,3 @@ def walk(node: Node) -> Iterator[Node]:
         yield node
         if isinstance(node, Call):
             waiting.extend(node.arguments)
-
-
-def conjuncts(node: Node) -> Iterator[Node]:
-    """Return the conditions that a row must all meet: the parts of a conjunction, or the node itself."""
-    waiting = [node]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, Call) and node.function in ("and", "and_kleene"):
-            waiting.extend(node.arguments)
-        else:
-            yield node

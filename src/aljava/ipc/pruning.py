@@ -1,8 +1,10 @@
-"""Which zones can hold a row that a filter selects: pyarrow answers, we only put the question.
+"""Which zones can hold a row that a filter selects, and which hold no other.
 
-A throw-away `pyarrow.dataset.FileSystemDataset` gets one fragment a zone, with the zone's bounds as its partition
-expression: a *guarantee*, true of every row. `get_fragments(filter=…)` then leaves out the fragments whose guarantee
-contradicts the filter, at about 10 µs a zone. Groups of zones are asked first, then the zones of those that are left.
+What a filter says of columns and constants is judged from the bounds of all zones at once: see `aljava.ipc.outcomes`.
+Where it says more, pyarrow is asked about the zones that are left. A throw-away `pyarrow.dataset.FileSystemDataset`
+gets one fragment a zone, with the zone's bounds as its partition expression: a *guarantee*, true of every row.
+`get_fragments(filter=…)` then leaves out the fragments whose guarantee contradicts the filter, at about 10 µs a zone.
+Groups of zones are asked first, then the zones of those that are left.
 
 The way a guarantee is written matters. With nulls it reads `((a >= min) | a.is_null()) & ((a <= max) | a.is_null())`:
 the shorter `(a >= min & a <= max) | a.is_null()` is as true and prunes nothing. And what pyarrow simplifies wrongly
@@ -10,31 +12,37 @@ must not be asked at all: casts, and comparisons with NaN. Nor what it dies of.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from aljava.ipc.bounds import Rows, bounds_type, comparable, sort_order
-from aljava.ipc.filters import Call, Field, Literal, Node, conjuncts, parse, walk
-
-Mask = npt.NDArray[np.bool_]
+from aljava.ipc.filters import Call, Field, Literal, Node, parse, walk
+from aljava.ipc.outcomes import Column, Mask, is_plain, judge
 
 # Zones that are asked about together before each is asked about alone.
 GROUP = 64
-# pyarrow looks at each value of `is_in` up to this many, and gives up above.
-FEW_VALUES = 50
 # Sets of columns whose guarantees are kept, so that the next filter over the same columns finds them made.
 REMEMBERED = 16
 # What may be asked of a column in another type than its own.
 PLAIN_FUNCTIONS = frozenset(
     ["less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "is_in", "is_null", "is_valid"]
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a filter can select, zone by zone."""
+
+    #: Whether the zone can hold a row that the filter selects.
+    kept: Mask
+    #: Whether the filter selects every row of the zone.
+    sure: Mask
 
 
 class Pruner:
@@ -48,36 +56,52 @@ class Pruner:
     def __init__(self, table: pa.Table, schema: pa.Schema) -> None:
         self._table = table
         self._schema = schema
+        self._columns: dict[str, Column] = {}
         self._levels: dict[tuple[str, ...], _Levels] = {}
-        self._last: tuple[pc.Expression, Mask] | None = None
+        self._last: tuple[Node, Verdict] | None = None
 
-    def prune(self, filter: pc.Expression) -> Mask:
-        """Return for each zone whether it can hold a row that the filter selects."""
+    def judge(self, filter: pc.Expression) -> Verdict:
+        """Return what a filter can select."""
+        tree = parse(filter)
+        rows = np.asarray(self._table["rows"])
+        if tree is None:
+            return Verdict(np.ones(len(rows), np.bool_), np.zeros(len(rows), np.bool_))
         # A query planner asks what a filter would spare, and then scans with it.
         last = self._last
-        if last is not None and last[0].equals(filter):
+        if last is not None and last[0] is tree:
             return last[1]
-        kept = self._prune(filter)
-        kept.flags.writeable = False
-        self._last = (filter, kept)
-        return kept
+        outcomes = judge(tree, self._schema, self._column, len(rows))
+        kept = outcomes.true & (rows > 0)
+        sure = kept & ~outcomes.false & ~outcomes.null
+        if kept.any() and not is_plain(tree, self._schema):
+            kept = self._not_ruled_out(filter, tree, kept)
+        kept.flags.writeable = sure.flags.writeable = False
+        verdict = Verdict(kept, sure)
+        self._last = (tree, verdict)
+        return verdict
 
-    def _prune(self, filter: pc.Expression) -> Mask:
-        every = np.ones(self._table.num_rows, np.bool_)
-        tree = parse(filter)
-        if tree is None or not _can_be_judged(tree) or not _is_alike(tree, self._schema):
-            return every
+    def _column(self, name: str) -> Column | None:
+        column = self._columns.get(name)
+        if column is None and self._table.schema.field("columns").type.get_field_index(name) >= 0:
+            column = Column(_chunk(self._table["columns"]).field(name), np.asarray(self._table["rows"]))
+            self._columns[name] = column
+        return column
+
+    def _not_ruled_out(self, filter: pc.Expression, tree: Node, candidates: Mask) -> Mask:
+        """Return those of the candidates that pyarrow does not rule out."""
+        if not _can_be_judged(tree) or not _is_alike(tree, self._schema):
+            return candidates
         names = tuple(sorted({node.path[0] for node in walk(tree) if isinstance(node, Field)}))
         bounded = [name for name in names if self._has_bounds(name)]
         if not bounded or any(self._schema.names.count(name) != 1 for name in names):
-            return every
+            return candidates
         levels = self._levels.get(names)
         if levels is None:
             levels = _Levels.of(self._table, self._schema, names, bounded)
             if len(self._levels) >= REMEMBERED:
                 self._levels.clear()
             self._levels[names] = levels
-        return levels.prune(filter, list(_long_sets(tree)))
+        return levels.prune(filter, candidates)
 
     def _has_bounds(self, name: str) -> bool:
         columns = self._table.schema.field("columns").type
@@ -133,18 +157,6 @@ def _value_set(node: Call) -> pa.Array | None:
     return values.values if isinstance(values, pa.ListScalar) else None
 
 
-def _long_sets(tree: Node) -> Iterator[tuple[str, pa.Array]]:
-    """Return each long `is_in` that every row must pass, as a column's name and the values.
-
-    Only of those: what a zone may hold says nothing of a set under a negation, or beside an alternative.
-    """
-    for node in conjuncts(tree):
-        if isinstance(node, Call) and node.function == "is_in" and isinstance(node.arguments[0], Field):
-            values = _value_set(node)
-            if values is not None and len(values) > FEW_VALUES and len(node.arguments[0].path) == 1:
-                yield node.arguments[0].path[0], values
-
-
 @dataclass(frozen=True, eq=False)
 class _Bounds:
     """What is known of one column: an entry a zone, or a group of zones."""
@@ -173,28 +185,6 @@ class _Bounds:
             np.where(unknown_nulls, -1, np.add.reduceat(self.nulls, starts)),
             np.add.reduceat(self.rows, starts),
         )
-
-    def meets(self, values: pa.Array) -> Mask:
-        """Return for each zone whether one of these values can be in it: true where that cannot be said."""
-        every = np.ones(len(self.rows), np.bool_)
-        if bounds_type(values.type) != values.type:
-            return every
-        values, low, high = _asked(values), self.low, self.high
-        if values.type == low.type:
-            values, low, high = (_without_sign_of_zero(comparable(array)) for array in (values, low, high))
-        elif pa.types.is_integer(values.type) and pa.types.is_integer(low.type):
-            # A list from Python has 64 bits, whatever the column has; both fit into 20 digits.
-            values, low, high = (array.cast(pa.decimal128(20)) for array in (values, low, high))
-        else:
-            return every
-        ranks = pc.rank(pa.concat_arrays([values, low, high]), tiebreaker="dense").to_numpy()
-        present = np.asarray(values.is_valid())
-        values_rank, low_rank, high_rank = np.split(ranks, [len(values), len(values) + len(low)])
-        wanted = np.sort(values_rank[present])
-        met = np.searchsorted(wanted, low_rank, "left") < np.searchsorted(wanted, high_rank, "right")
-        known = np.asarray(pc.and_(low.is_valid(), high.is_valid()))
-        no_values = self.nulls == self.rows
-        return np.where(known, met, ~no_values) | ((self.nulls != 0) & ~present.all())
 
     def guarantee(self, column: pc.Expression, zone: int) -> pc.Expression | None:
         """Return what holds for every row of a zone, or None if nothing is known."""
@@ -229,37 +219,24 @@ class _Levels:
     def of(cls, table: pa.Table, schema: pa.Schema, names: Iterable[str], bounded: Iterable[str]) -> "_Levels":
         """Read the bounds of the columns `bounded` from a zone map; `names` are all that the filter names."""
         rows = np.asarray(table["rows"])
-        columns = table["columns"].combine_chunks()
+        columns = _chunk(table["columns"])
         bounds = {name: _Bounds.of(columns.field(name), rows) for name in bounded}
         asked = [(name, bounds[name].low.type if name in bounds else schema.field(name).type) for name in names]
         return cls(pa.schema(asked), rows, bounds)
 
-    def prune(self, filter: pc.Expression, long_sets: list[tuple[str, pa.Array]]) -> Mask:
-        """Return the zones that can hold a row that a filter selects.
-
-        Args:
-            filter: the filter.
-            long_sets: columns and the values, one of which each row must have there.
-        """
-        kept = np.zeros(len(self._rows), np.bool_)
-        groups = self._ask(np.ones(len(self._starts), np.bool_), self._groups, self._of_groups, filter, long_sets)
-        in_groups = np.isin(np.arange(len(kept)) // GROUP, groups)
-        kept[self._ask(in_groups & (self._rows > 0), self._bounds, self._of_zones, filter, long_sets)] = True
+    def prune(self, filter: pc.Expression, candidates: Mask) -> Mask:
+        """Return those of the candidates, zones, that can hold a row that a filter selects."""
+        groups = np.arange(len(candidates)) // GROUP
+        left = self._ask(np.unique(groups[candidates]), self._groups, self._of_groups, filter)
+        kept = np.zeros(len(candidates), np.bool_)
+        kept[self._ask(np.flatnonzero(candidates & np.isin(groups, left)), self._bounds, self._of_zones, filter)] = True
         return kept
 
     def _ask(
-        self,
-        candidates: Mask,
-        bounds: dict[str, _Bounds],
-        made: dict[int, pc.Expression],
-        filter: pc.Expression,
-        long_sets: list[tuple[str, pa.Array]],
+        self, candidates: Rows, bounds: dict[str, _Bounds], made: dict[int, pc.Expression], filter: pc.Expression
     ) -> list[int]:
         """Return those of the candidates, zones or groups, that nothing rules out."""
-        for name, values in long_sets:
-            if name in bounds and candidates.any():
-                candidates = candidates & bounds[name].meets(values)
-        asked = np.flatnonzero(candidates).tolist()
+        asked = candidates.tolist()
         for index in asked:
             if index not in made:
                 known = (column.guarantee(pc.field(name), index) for name, column in bounds.items())
@@ -298,10 +275,6 @@ def _asked(bounds: pa.Array) -> pa.Array:
     return comparable(bounds) if pa.types.is_decimal(bounds.type) else bounds
 
 
-def _without_sign_of_zero(values: pa.Array) -> pa.Array:
-    return pc.add(values, pa.scalar(0, values.type)) if pa.types.is_floating(values.type) else values
-
-
 def _least(values: pa.Array, starts: Rows, known: Mask) -> pa.Array:
     """Return the least value of each group, where known; nulls do not count."""
     order = sort_order(values)
@@ -319,3 +292,8 @@ def _greatest(values: pa.Array, starts: Rows, known: Mask) -> pa.Array:
     rank[np.asarray(values.is_null())] = -1
     greatest = np.maximum.reduceat(rank, starts)
     return values.take(pa.array(order[np.maximum(greatest, 0)], mask=~known | (greatest < 0)))
+
+
+def _chunk(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column of a zone map, which has but one chunk, as an array."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -27,12 +27,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
-from flatbuffers.number_types import UOffsetTFlags
-from flatbuffers.table import Table as FlatTable
 
 from aljava.errors import InvalidData, InvalidOption, SchemaMismatch
 from aljava.ipc.bounds import Collector, Cuts, Rows, are_in_order, collector, zone_type
-from aljava.ipc.pruning import Pruner
+from aljava.ipc.metadata import BATCH, SCHEMA, peek
+from aljava.ipc.pruning import Pruner, Verdict
 
 KEY = b"aljava.zones"
 _NAME = KEY.decode()
@@ -104,8 +103,8 @@ class Zones:
     def prune(self, filter: pc.Expression) -> npt.NDArray[np.bool_]:
         """Say which zones can hold a row that a filter selects.
 
-        A zone that is left out holds none. A zone that is kept need not hold one: a filter that cannot be judged (it
-        casts, compares with NaN, names columns without bounds, or fails) keeps every zone. Threads may ask at once.
+        A zone that is left out holds none. A zone that is kept need not hold one: what cannot be judged (a cast, a
+        comparison with NaN, a column without bounds) is taken to be possible anywhere. Threads may ask at once.
 
         Args:
             filter: an expression over the columns of the file.
@@ -113,7 +112,15 @@ class Zones:
         Returns:
             One boolean a zone, in the order of `table`.
         """
-        return self._pruner.prune(filter)
+        return self.judge(filter).kept
+
+    def judge(self, filter: pc.Expression) -> Verdict:
+        """Say which zones can hold a row that a filter selects, and which hold no other.
+
+        Args:
+            filter: as in `prune`.
+        """
+        return self._pruner.judge(filter)
 
 
 class ZoneBuilder:
@@ -300,15 +307,11 @@ def _decode(text: bytes, schema: pa.Schema) -> pa.Table:
 def _check_bodies(raw: pa.Buffer) -> None:
     """Refuse compressed bodies: pyarrow would allocate whatever size they claim."""
     for message in pa.ipc.MessageReader.open_stream(raw):
-        if message.type == "record batch":
-            # Slot 2 of a Message is its header; slot 3 of a RecordBatch its compression. pyarrow has verified both.
-            metadata = FlatTable(message.metadata.to_pybytes(), 0)
-            metadata.Pos = metadata.Get(UOffsetTFlags, 0)
-            header = FlatTable(metadata.Bytes, metadata.Indirect(metadata.Pos + metadata.Offset(8)))
-            if header.Offset(10):
-                raise _garbled("expected record batches without compression of their own")
-        elif message.type != "schema":
+        kind, _, codec = peek(message.metadata)
+        if kind not in (SCHEMA, BATCH):
             raise _garbled(f"expected a schema and record batches, found a message of type {message.type}")
+        if codec is not None:
+            raise _garbled("expected record batches without compression of their own")
 
 
 def _check_values(table: pa.Table) -> None:
