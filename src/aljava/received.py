@@ -97,6 +97,7 @@ class _Arriving(Scanner):
     """A query over what arrives, answered batch by batch."""
 
     _dataset: ReceivedDataset
+    is_at_hand = False
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         done = 0
