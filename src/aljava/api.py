@@ -225,13 +225,16 @@ def read(
         >>> read(address, columns=["price"], filter=pc.field("day") == 1).to_pydict()
         {'price': [0.5, 1.5]}
     """
-    from aljava.listing import parts
     from aljava.payloads import Payloads
 
-    found = parts(source, filesystem=filesystem, storage_options=storage_options)
-    if isinstance(found[0].place, StreamPlace):
-        return _received(found[0].place, untrusted).to_table(columns, filter, progress=progress)
-    payloads = Payloads(found, untrusted=untrusted, memory_map=memory_map)
+    payloads = opened(
+        Payloads,
+        source,
+        untrusted=untrusted,
+        memory_map=memory_map,
+        filesystem=filesystem,
+        storage_options=storage_options,
+    )
     return payloads.to_table(columns, filter, progress=progress)
 
 
@@ -266,18 +269,44 @@ def open(
         {'id': array([1, 2, 3])}
     """
     from aljava.dataset import Dataset
+
+    return opened(
+        Dataset,
+        source,
+        untrusted=untrusted,
+        memory_map=memory_map,
+        filesystem=filesystem,
+        storage_options=storage_options,
+    )
+
+
+def opened(
+    kind: Any,
+    source: Any,
+    *,
+    untrusted: bool = False,
+    memory_map: bool = True,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """What stands at a place, as a `Dataset`, or as the `Payloads` that bring less with them; a stream as what it is.
+
+    Args:
+        kind: one of the two classes.
+        source: as in `open`, and so are the others.
+        untrusted: as in `open`.
+        memory_map: as in `open`.
+        filesystem: as in `open`.
+        storage_options: as in `open`.
+    """
     from aljava.listing import parts
 
     found = parts(source, filesystem=filesystem, storage_options=storage_options)
     if isinstance(found[0].place, StreamPlace):
-        return _received(found[0].place, untrusted)
-    return Dataset(found, untrusted=untrusted, memory_map=memory_map)
+        from aljava.received import ReceivedDataset
 
-
-def _received(place: StreamPlace, untrusted: bool) -> "Dataset":
-    from aljava.received import ReceivedDataset
-
-    return ReceivedDataset(place, untrusted=untrusted)
+        return ReceivedDataset(found[0].place, untrusted=untrusted)
+    return kind(found, untrusted=untrusted, memory_map=memory_map)
 
 
 def _must_be_arrow(address: str) -> None:

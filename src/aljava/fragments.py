@@ -48,6 +48,9 @@ TASK_BYTES = 4 << 20
 REMOTE_TASK_BYTES = 16 << 20
 #: Most batches in a task, so that a hundred thousand tiny ones come in more than one.
 TASK_BATCHES = 4096
+#: Raw batches of up to so many columns are read whole, whatever columns are wanted of them: pyarrow points at a column
+#: in half a microsecond, and to cut some out of the metadata takes a hundred.
+FEW_COLUMNS = 128
 
 
 class Wanted(NamedTuple):
@@ -180,6 +183,10 @@ class Fragment(ABC):
             schema: of the dataset, with columns that only partitions have.
         """
 
+    def rows_that_may_match(self, filter: Any, schema: pa.Schema) -> int:
+        """How many rows statistics do not rule out; arguments as of `tasks`."""
+        return self.num_rows
+
     def undecided(self, columns: Sequence[str] | None, filter: Any, schema: pa.Schema) -> tuple[int, Iterator[Task]]:
         """How many rows are sure to match, and what has to be read to decide about the others.
 
@@ -253,6 +260,12 @@ class IpcFile(Fragment):
 
     def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
         return self._tasks(self._wanted(filter, schema), columns)
+
+    def rows_that_may_match(self, filter: Any, schema: pa.Schema) -> int:
+        verdict = self._verdict(filter, schema)
+        if verdict is None or self.zones is None:
+            return self.num_rows
+        return self.num_rows - int(np.asarray(self.zones.table["rows"])[~verdict.kept].sum())
 
     def undecided(self, columns: Sequence[str] | None, filter: Any, schema: pa.Schema) -> tuple[int, Iterator[Task]]:
         verdict = self._verdict(filter, schema)
@@ -338,12 +351,13 @@ class IpcFile(Fragment):
     def _task(self, wanted: list[Wanted], nbytes: int, columns: Sequence[str] | None) -> Task:
         free = self._buffer is not None and peek(self._metadata(self.footer.batches[wanted[0].number]))[2] is None
         sure = tuple(one for part in wanted for one in part.sure)
-        return Task(lambda: self._read(wanted, columns), nbytes, free, sure if any(sure) else ())
+        whole = self._reads_whole(columns) or (free and len(self.schema) <= FEW_COLUMNS and not self._untrusted)
+        return Task(lambda: self._read(wanted, columns, whole), nbytes, free, sure if any(sure) else ())
 
-    def _read(self, wanted: list[Wanted], columns: Sequence[str] | None) -> list[pa.RecordBatch]:
+    def _read(self, wanted: list[Wanted], columns: Sequence[str] | None, whole: bool) -> list[pa.RecordBatch]:
         with explained(self.address):
             numbers = [part.number for part in wanted]
-            batches = self._whole(numbers) if self._reads_whole(columns) else self._projected(numbers, columns)
+            batches = self._whole(numbers) if whole else self._projected(numbers, columns)
             found: list[pa.RecordBatch] = []
             for batch, (number, spans, _) in zip(batches, wanted, strict=True):
                 taken = batch if columns is None else batch.select(columns)
@@ -535,6 +549,9 @@ class ParquetFile(Fragment):
         sizes = [self._file.metadata.row_group(number).total_byte_size for number in range(self.num_batches)]
         read = self._groups(filter, schema)
         return Survey(bool(read), 1, len(read), len(sizes), 0, 0, sum(sizes[number] for number in read), sum(sizes))
+
+    def rows_that_may_match(self, filter: Any, schema: pa.Schema) -> int:
+        return sum(self._file.metadata.row_group(number).num_rows for number in self._groups(filter, schema))
 
     def _groups(self, filter: Any, schema: pa.Schema) -> list[int]:
         if filter is None or self._buffer is None or (schema is not None and schema.names != self.schema.names):

@@ -10,7 +10,7 @@ of a second to import, and a program that only reads a table need not wait for i
 
 import html
 import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from operator import methodcaller
@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from aljava.errors import InvalidOption, MissingDependency, QueryError, SchemaMismatch
-from aljava.fragments import Fragment, Survey, Task, open_fragment
+from aljava.formats import Format
+from aljava.fragments import TASK_BATCHES, Fragment, Survey, Task, open_fragment
 from aljava.frames import Progress
 from aljava.ipc.bounds import zone_type
 from aljava.ipc.pruning import Verdict
@@ -39,17 +40,25 @@ class Payloads:
         parts: where they stand, or the one place.
         untrusted: whether every value is checked when it is read.
         memory_map: whether files of this machine are mapped.
+        opener: opens each of them, with these two options.
     """
 
-    def __init__(self, parts: Place | Sequence[Part], *, untrusted: bool = False, memory_map: bool = True) -> None:
+    def __init__(
+        self,
+        parts: Place | Sequence[Part],
+        *,
+        untrusted: bool = False,
+        memory_map: bool = True,
+        opener: Callable[..., Fragment] = open_fragment,
+    ) -> None:
         listed = [Part(parts)] if isinstance(parts, Place) else list(parts)
         options = {"untrusted": untrusted, "memory_map": memory_map}
         self._opened_from = (listed, options)
         if len(listed) > 1:
             with ThreadPoolExecutor(8) as pool:
-                fragments = list(pool.map(lambda part: open_fragment(part.place, **options), listed))
+                fragments = list(pool.map(lambda part: opener(part.place, **options), listed))
         else:
-            fragments = [open_fragment(part.place, **options) for part in listed]
+            fragments = [opener(part.place, **options) for part in listed]
         self._begin(fragments, _partition_columns(listed, fragments[0].schema), None)
 
     def _begin(self, fragments: list[Fragment], partitions: pa.Table, filter: Any) -> None:
@@ -71,6 +80,11 @@ class Payloads:
     def format(self) -> Any:
         """What the bytes are, a `Format`; of the first of many."""
         return self._fragments[0].format
+
+    @property
+    def formats(self) -> set[Any]:
+        """The `Format` of every payload."""
+        return {fragment.format for fragment in self._fragments}
 
     @property
     def files(self) -> list[str]:
@@ -206,6 +220,15 @@ class Payloads:
         """The same rows, only those that also fulfil a `pyarrow.compute.Expression`."""
         Selection(self._schema, None, expression, self.address)
         return self._like(self._fragments, self._partitions, self._and(expression))
+
+    def rows_that_may_match(self, filter: Any) -> int:
+        """How many rows partitions and zones do not rule out: what a query with this filter would look at."""
+        verdict = self._verdict(filter)
+        return sum(
+            fragment.rows_that_may_match(filter, self._schema)
+            for fragment, kept in zip(self._fragments, verdict.kept, strict=True)
+            if kept
+        )
 
     def explain(self, filter: Any = None) -> Survey:
         """How much a query would read: files, batches, zones and stored bytes, of how many.
@@ -440,7 +463,24 @@ class Query:
 
     def to_reader(self) -> pa.RecordBatchReader:
         """The matching rows as a `pyarrow.RecordBatchReader`."""
+        if self.is_at_hand:
+            return self.to_table().to_reader()
         return pa.RecordBatchReader.from_batches(self._selection.schema, self.to_batches())
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether the rows need only be pointed at. Then pyarrow hands them on, without asking Python for each batch.
+
+        With 53 batches of 115,000 rows, that was 5 % of the time of TPC-H 1.
+        """
+        if self._selection.works or self._batch_size is not None or self._progress is not None:
+            return False
+        fragments = self._dataset._fragments
+        if any(fragment.format is not Format.IPC_FILE for fragment in fragments):
+            return False
+        return self._dataset.num_batches <= TASK_BATCHES and all(
+            task.free for task in self._dataset._tasks(self._selection)
+        )
 
     def to_table(self) -> pa.Table:
         """The matching rows as a `pyarrow.Table`."""

@@ -48,6 +48,11 @@ class ReceivedDataset(Dataset):
         return Format.IPC_STREAM
 
     @property
+    def formats(self) -> set[Format]:
+        """Always a stream."""
+        return {Format.IPC_STREAM}
+
+    @property
     def files(self) -> list[str]:
         """The one address."""
         return [self.address]
@@ -92,6 +97,7 @@ class _Arriving(Scanner):
     """A query over what arrives, answered batch by batch."""
 
     _dataset: ReceivedDataset
+    is_at_hand = False
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         done = 0

@@ -9,6 +9,33 @@ from typing import Any
 from aljava.errors import AccessDenied, InvalidOption, NotFound
 
 
+def pandas_is_not_needed() -> None:
+    """Has pyarrow look for pandas now, and find none.
+
+    It looks when it makes its first scalar, to know whether that is of pandas: where pandas is installed, importing it
+    takes longer than all else that a command does which only looks at a table.
+    """
+    import pyarrow
+
+    if "pandas" in sys.modules:
+        return
+    hidden = _NoPandas()
+    sys.meta_path.insert(0, hidden)
+    try:
+        pyarrow.scalar(0)
+    finally:
+        sys.meta_path.remove(hidden)
+
+
+class _NoPandas:
+    """A finder of modules that knows of one that it is not there."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any, target: Any = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not looked for here")
+
+
 def console() -> Any:
     """Rich's console on standard output; characters that its encoding lacks become question marks."""
     from rich.console import Console
