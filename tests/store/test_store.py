@@ -65,7 +65,9 @@ SHAPES = {
 @pytest.mark.parametrize("table", SHAPES.values(), ids=SHAPES.keys())
 def test_a_second_get_of_the_same_shape_is_as_exact_as_the_first(store: Store, table: pa.Table) -> None:
     """What a first get learns from a footer serves all later ones with that footer, of other content too."""
-    other = pa.Table.from_batches([batch.take(range(len(batch))[::-1]) for batch in table.to_batches()], table.schema)
+    other = pa.Table.from_batches(
+        [batch.take(pa.array(range(len(batch))[::-1])) for batch in table.to_batches()], table.schema
+    )
     store.update({"t": table, "u": other})
     for _ in range(2):
         assert store["t"].equals(table, check_metadata=True)

@@ -70,10 +70,10 @@ def stream(reader: pa.RecordBatchReader, descriptor: int) -> Iterator[int]:
 def read_table(content: Content) -> pa.Table:
     """The table whose file is given, on the very same memory."""
     footer = _footer(content.tail)
-    if (found := _seen.get(footer)) is not None:
+    if footer is not None and (found := _seen.get(footer)) is not None:
         return pa.Table.from_batches([_read_batch(content, *found)])
     file = pa.ipc.open_file(content.buffer, options=_READ_OPTIONS)
-    if file.num_record_batches == 1 and len(footer) < len(content.tail):
+    if footer is not None and file.num_record_batches == 1:
         decoded = decode_footer(footer, content.buffer.size)
         block = decoded.batches[0]
         if not decoded.dictionaries and block.offset + block.metadata_length <= len(content.head):
@@ -89,9 +89,10 @@ _seen: dict[bytes, tuple[pa.Schema, Block]] = {}
 _MOST_SEEN = 256
 
 
-def _footer(tail: bytes) -> bytes:
-    """The FlatBuffers bytes of the footer, or what there is of them in the last bytes of a file."""
-    return tail[-10 - int.from_bytes(tail[-10:-6], "little") : -10]
+def _footer(tail: bytes) -> bytes | None:
+    """The FlatBuffers bytes of the footer, where the last bytes of a file hold all of it."""
+    start = len(tail) - 10 - int.from_bytes(tail[-10:-6], "little")
+    return tail[start:-10] if start >= 0 else None
 
 
 def _read_batch(content: Content, schema: pa.Schema, block: Block) -> pa.RecordBatch:
