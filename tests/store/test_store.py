@@ -29,6 +29,7 @@ from aljava.errors import (
 from aljava.store import Store, payload, stores
 from aljava.store.names import file_name, key_of
 
+SHARED = 64 << 10  # bytes from which two threads share the work
 SMALL = pa.table({"n": [1, 2, None], "word": ["a", None, "ccc"]})
 LARGE = pa.table({"n": np.arange(100_000), "x": np.arange(100_000) / 7})
 
@@ -238,6 +239,22 @@ def test_a_copy_on_two_threads_is_exact(store: Store, monkeypatch: pytest.Monkey
         store["t"] = table
         assert store["t"].equals(table)
     assert store.stats().recycled_writes >= 3
+
+
+def test_new_memory_that_two_threads_fill_is_exact(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aljava.store.filling._SHARED_WORK", SHARED)
+    monkeypatch.setattr("aljava.store.filling._PIECE", 10_000)
+    generator = np.random.default_rng(1)
+    for number, rows in enumerate((110_001, 407_003, 5_007)):
+        table = pa.table({"n": generator.integers(0, 1 << 60, rows), "x": generator.random(rows)})
+        store[f"{number}"] = table
+        assert store[f"{number}"].equals(table)
+    assert store.stats().fresh_writes == 3
+    del store["1"]
+    again = pa.table({"n": generator.integers(0, 1 << 60, 407_003), "x": generator.random(407_003)})
+    store["1"] = again  # through the map that was half populated
+    assert store["1"].equals(again)
+    assert store.stats().recycled_writes == 1
 
 
 def test_without_recycling_memory_goes_back_at_once(no_leaks: None) -> None:

@@ -287,12 +287,19 @@ class Folder:
         """A writable map of a dense segment, kept from last time where it can be: making one costs 0.1 s a GiB."""
         mapping = self._kept.pop(segment.inode, None)
         if mapping is None or mapping.size != segment.size:
-            mapping = Mapping(segment.descriptor, segment.size, writable=True)
+            mapping = Mapping(segment.descriptor, segment.size, writable=True, populate=True)
+        elif not mapping.populated:
+            mapping.populate(0, mapping.size)  # where it cannot, the pages come one by one
+            mapping.populated = True
+        self.keep(segment, mapping)
+        return mapping
+
+    def keep(self, segment: Segment, mapping: Mapping) -> None:
+        """Keeps a writable map of a segment for when it is recycled."""
         if self.recycle:
             self._kept[segment.inode] = mapping
             while len(self._kept) > _KEPT_MAPPINGS:
                 self._kept.pop(next(iter(self._kept)), None)
-        return mapping
 
     # ------------------------------------------------------------------------------------------------- room
 
