@@ -128,7 +128,8 @@ class Folder:
         self._kept: dict[int, Mapping] = {}
         for folder in (os.path.dirname(path), path):
             _check_owner(folder, self._is_shared)
-        _folders.add(self)
+        with _guard:
+            _folders.add(self)
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -569,6 +570,14 @@ class Folder:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self._writers}/{self._writer}")
                 self.forget()
+
+
+def close_all(path: str) -> None:
+    """Gives back what this process keeps of a folder, whichever `Folder` keeps it."""
+    with _guard:
+        for folder in list(_folders):
+            if folder.path == path:
+                folder.close()
 
 
 def _check_owner(path: str, shared: bool) -> None:
