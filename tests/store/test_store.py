@@ -26,9 +26,10 @@ from aljava.errors import (
     StoreFull,
     UnsupportedType,
 )
-from aljava.store import Store, stores
+from aljava.store import Store, payload, stores
 from aljava.store.names import file_name, key_of
 
+SHARED = 64 << 10  # bytes from which two threads share the work
 SMALL = pa.table({"n": [1, 2, None], "word": ["a", None, "ccc"]})
 LARGE = pa.table({"n": np.arange(100_000), "x": np.arange(100_000) / 7})
 
@@ -48,6 +49,39 @@ def test_a_table_comes_back_as_it_was(store: Store, table: pa.Table) -> None:
     store["t"] = table
     assert store["t"].equals(table)
     store["t"].validate(full=True)
+
+
+SHAPES = {
+    "one batch": LARGE,
+    "no rows": LARGE.slice(0, 0),
+    "two batches": pa.concat_tables([LARGE, LARGE]),
+    "a dictionary": LARGE.append_column("c", pa.array(["a", "b"] * 50_000).dictionary_encode()),
+    "nested": pa.table({"l": [[{"x": 1}], None, []] * 30_000}),
+    "a long footer": LARGE.replace_schema_metadata({"note": "x" * 5_000}),
+    "wide": pa.table({f"c{number}": range(10) for number in range(500)}),
+    "small": SMALL,
+}
+
+
+@pytest.mark.parametrize("table", SHAPES.values(), ids=SHAPES.keys())
+def test_a_second_get_of_the_same_shape_is_as_exact_as_the_first(store: Store, table: pa.Table) -> None:
+    """What a first get learns from a footer serves all later ones with that footer, of other content too."""
+    other = pa.Table.from_batches(
+        [batch.take(pa.array(range(len(batch))[::-1])) for batch in table.to_batches()], table.schema
+    )
+    store.update({"t": table, "u": other})
+    for _ in range(2):
+        assert store["t"].equals(table, check_metadata=True)
+        assert store["u"].equals(other, check_metadata=True)
+    store["t"].validate(full=True)
+
+
+def test_what_is_learned_from_footers_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aljava.store.payload._MOST_SEEN", 3)
+    for rows in range(10):
+        store["t"] = SMALL.slice(0, 1).append_column(f"c{rows}", [[1]])
+        assert store["t"].num_columns == 3
+    assert len(payload._seen) <= 3
 
 
 @pytest.mark.parametrize("table", [SMALL, LARGE], ids=["small", "large"])
@@ -205,6 +239,22 @@ def test_a_copy_on_two_threads_is_exact(store: Store, monkeypatch: pytest.Monkey
         store["t"] = table
         assert store["t"].equals(table)
     assert store.stats().recycled_writes >= 3
+
+
+def test_new_memory_that_two_threads_fill_is_exact(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aljava.store.filling._SHARED_WORK", SHARED)
+    monkeypatch.setattr("aljava.store.filling._PIECE", 10_000)
+    generator = np.random.default_rng(1)
+    for number, rows in enumerate((110_001, 407_003, 5_007)):
+        table = pa.table({"n": generator.integers(0, 1 << 60, rows), "x": generator.random(rows)})
+        store[f"{number}"] = table
+        assert store[f"{number}"].equals(table)
+    assert store.stats().fresh_writes == 3
+    del store["1"]
+    again = pa.table({"n": generator.integers(0, 1 << 60, 407_003), "x": generator.random(407_003)})
+    store["1"] = again  # through the map that was half populated
+    assert store["1"].equals(again)
+    assert store.stats().recycled_writes == 1
 
 
 def test_without_recycling_memory_goes_back_at_once(no_leaks: None) -> None:

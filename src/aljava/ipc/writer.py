@@ -489,7 +489,9 @@ def lay_out(
     Returns:
         What stands where. It refers to the memory of the batches.
     """
-    settings = replace(options or _PLAIN, compression="none")
+    settings = options or _PLAIN
+    if settings.compression != "none":
+        settings = replace(settings, compression="none")
     record = _Record()
     writer = RecordBatchFileWriter(record, schema, options=settings, metadata=metadata)
     engine = writer._engine

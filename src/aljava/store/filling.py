@@ -2,15 +2,17 @@
 
 Into a dense segment the copy goes through a map that is kept from put to put, since both fresh memory and fresh page
 tables cost more than the copy. Into any other it goes through `pwrite`, where a full file system is an error and not
-the end of the process.
+the end of the process; a second thread helps from the far end, through a map whose pages it asks for first.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
@@ -25,6 +27,12 @@ _BYTES_A_CALL = 1 << 30
 # Bytes that each way of copying is tried on, and how many large copies a finding is good for.
 _PROBE = 32 << 20
 _COPIES_BETWEEN_PROBES = 64
+# New memory is filled in pieces of so many bytes, few enough that a processor's cache still holds the zeros that they
+# replace; on two threads where there is more to fill than that.
+_PIECE = 1 << 20
+_SHARED_WORK = 64 << 20
+# Pieces after which a thread knows how fast it is.
+_PROBED = 8
 _memmove = ctypes.memmove  # runs without the GIL
 
 
@@ -69,6 +77,8 @@ def _place(folder: Folder, layout: Layout) -> Segment:
         # Zeros go wherever there is no part: what an older object left there is not for the readers of this one.
         if segment.dense:
             _fill_mapped(folder, segment, layout.parts(segment.size))
+        elif segment.size >= _SHARED_WORK and _has_two_processors():
+            _fill_from_both_ends(folder, segment, layout.parts(segment.size))
         else:
             _fill_file(segment, layout.parts(segment.size or None))
     except BaseException:
@@ -145,6 +155,67 @@ def _fill_file(segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]])
             write_all(segment.descriptor, run, start)
             run, start = [], position
     write_all(segment.descriptor, run, start)
+
+
+def _has_two_processors() -> bool:
+    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1
+
+
+def _fill_from_both_ends(folder: Folder, segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> None:
+    """Fills new memory on two threads, which takes two thirds of the time of one.
+
+    Two that write to one file wait for each other, and two that populate a map zero what is about to be overwritten: so
+    one writes, from the front, and the other populates and copies, from the back, until they meet. The other gives up
+    where both are no faster than one was, since the second processor is busy.
+    """
+    mapping = Mapping(segment.descriptor, segment.size, writable=True)
+    pieces = deque(_pieces(parts))
+
+    def write_the_next() -> None:
+        offset, piece = pieces.popleft()
+        write_all(segment.descriptor, [memoryview(piece)], offset)
+
+    def help_from_the_back(alone: float) -> None:
+        start, left = time.perf_counter(), len(pieces)
+        helped = 0
+        with contextlib.suppress(IndexError):
+            while helped < _PROBED or time.perf_counter() - start < 0.9 * alone * (left - len(pieces)):
+                offset, piece = pieces.pop()
+                if not mapping.populate(offset, offset + piece.size):
+                    # The memory is full, most likely: whoever writes to the file finds out.
+                    pieces.append((offset, piece))
+                    return
+                _memmove(mapping.address + offset, piece.address, piece.size)
+                helped += 1
+
+    start = time.perf_counter()
+    for _ in range(min(_PROBED, len(pieces))):
+        write_the_next()
+    helper = threading.Thread(target=help_from_the_back, args=((time.perf_counter() - start) / _PROBED,))
+    helper.start()
+    try:
+        with contextlib.suppress(IndexError):
+            while True:
+                write_the_next()
+        helper.join()
+        while pieces:  # what the helper gave back at the very end
+            write_the_next()
+    finally:
+        pieces.clear()
+        helper.join()
+    folder.keep(segment, mapping)
+
+
+def _pieces(parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> Iterator[tuple[int, pa.Buffer]]:
+    """Cuts what is to be written into pieces of at most `_PIECE` bytes, zeros between the parts among them."""
+    position = 0
+    for offset, part in parts:
+        if offset > position:
+            yield position, pa.py_buffer(bytes(offset - position))
+        buffer = part if isinstance(part, pa.Buffer) else pa.py_buffer(part)
+        for start in range(0, buffer.size, _PIECE):
+            yield offset + start, buffer.slice(start, min(_PIECE, buffer.size - start))
+        position = offset + buffer.size
 
 
 def _zeros(size: int) -> list[memoryview]:

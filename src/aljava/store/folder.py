@@ -27,6 +27,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -42,6 +43,8 @@ _SLACK = 0.25
 # Segments of the pool that are tried before new memory is made: the first may still be read by someone.
 _TRIES = 8
 _KEPT_MAPPINGS = 64
+# Bytes at both ends of an object in which the metadata of most tables stands.
+_END = 4096
 _SECONDS_BETWEEN_SWEEPS = 1.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_USES = 1.0
@@ -80,6 +83,20 @@ class Segment:
     """Every page has memory, so that writing through a map cannot meet a full file system (which would be SIGBUS)."""
 
 
+class Content(NamedTuple):
+    """A published object, and its ends as they were read through the file.
+
+    The first touch of a new map costs 8 µs at each end, and reading the file there costs one.
+    """
+
+    buffer: pa.Buffer
+    """All of its bytes, safe from recycling until the last reference to them is gone."""
+    head: bytes
+    """Its first bytes, at most `_END` of a large object."""
+    tail: bytes
+    """Its last bytes, at most `_END` of a large object."""
+
+
 class Folder:
     """A folder of segments, and this process as one of its readers and writers. Safe for threads and for forks."""
 
@@ -111,12 +128,13 @@ class Folder:
         self._kept: dict[int, Mapping] = {}
         for folder in (os.path.dirname(path), path):
             _check_owner(folder, self._is_shared)
-        _folders.add(self)
+        with _guard:
+            _folders.add(self)
 
     # ------------------------------------------------------------------------------------------------- reading
 
-    def open(self, name: str) -> pa.Buffer:
-        """The bytes of a published object, safe from recycling until the last reference to them is gone.
+    def open(self, name: str) -> Content:
+        """A published object.
 
         Never waits for anyone: if the segment is found to be taken in between, it starts again from the name.
 
@@ -125,10 +143,10 @@ class Folder:
         """
         path = f"{self.path}/{name}"
         while True:
-            if (buffer := self.open_path(path)) is not None:
-                return buffer
+            if (content := self.open_path(path)) is not None:
+                return content
 
-    def open_path(self, path: str) -> pa.Buffer | None:
+    def open_path(self, path: str) -> Content | None:
         """One try of `open`; `None` when the path named another segment by the time this one was locked."""
         with _guard:
             descriptor = os.open(path, os.O_RDONLY)
@@ -136,11 +154,14 @@ class Folder:
                 status = os.fstat(descriptor)
                 if status.st_size < SMALL:
                     _note_use(descriptor, status)
-                    return pa.py_buffer(os.pread(descriptor, status.st_size, 0))
+                    whole = os.pread(descriptor, status.st_size, 0)
+                    return Content(pa.py_buffer(whole), whole, whole)
                 if not _still_named(path, descriptor, status):
                     return None
                 _note_use(descriptor, status)
-                return Mapping(descriptor, status.st_size).buffer()
+                buffer = Mapping(descriptor, status.st_size).buffer()
+                tail = os.pread(descriptor, _END, status.st_size - _END)
+                return Content(buffer, os.pread(descriptor, _END, 0), tail)
             finally:
                 os.close(descriptor)
 
@@ -267,12 +288,19 @@ class Folder:
         """A writable map of a dense segment, kept from last time where it can be: making one costs 0.1 s a GiB."""
         mapping = self._kept.pop(segment.inode, None)
         if mapping is None or mapping.size != segment.size:
-            mapping = Mapping(segment.descriptor, segment.size, writable=True)
+            mapping = Mapping(segment.descriptor, segment.size, writable=True, populate=True)
+        elif not mapping.populated:
+            mapping.populate(0, mapping.size)  # where it cannot, the pages come one by one
+            mapping.populated = True
+        self.keep(segment, mapping)
+        return mapping
+
+    def keep(self, segment: Segment, mapping: Mapping) -> None:
+        """Keeps a writable map of a segment for when it is recycled."""
         if self.recycle:
             self._kept[segment.inode] = mapping
             while len(self._kept) > _KEPT_MAPPINGS:
                 self._kept.pop(next(iter(self._kept)), None)
-        return mapping
 
     # ------------------------------------------------------------------------------------------------- room
 
@@ -542,6 +570,14 @@ class Folder:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self._writers}/{self._writer}")
                 self.forget()
+
+
+def close_all(path: str) -> None:
+    """Gives back what this process keeps of a folder, whichever `Folder` keeps it."""
+    with _guard:
+        for folder in list(_folders):
+            if folder.path == path:
+                folder.close()
 
 
 def _check_owner(path: str, shared: bool) -> None:

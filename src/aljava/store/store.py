@@ -20,7 +20,7 @@ from aljava.errors import AlreadyExists, InvalidOption, KeyNotFound, StoreBusy, 
 from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
 from aljava.store.filling import place, translated
-from aljava.store.folder import SMALL, Folder, Segment
+from aljava.store.folder import SMALL, Content, Folder, Segment, close_all
 from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
 from aljava.store.names import check_store_name, file_name, key_of, root_folder
 
@@ -104,7 +104,7 @@ class Store(MutableMapping[str, pa.Table]):
 
     def __getitem__(self, key: str) -> pa.Table:
         """The table of a key, on the shared memory itself. Raises `KeyNotFound`."""
-        return payload.read_table(self.buffer(key))
+        return payload.read_table(self._open(key))
 
     def __setitem__(self, key: str, data: Any) -> None:
         self.put(data, key)
@@ -184,10 +184,7 @@ class Store(MutableMapping[str, pa.Table]):
             ...     store.destroy()
             2
         """
-        try:
-            return self._folder.open(file_name(key))
-        except FileNotFoundError:
-            raise self._missing(key) from None
+        return self._open(key).buffer
 
     def wait(self, key: str, timeout: float | None = None) -> pa.Table:
         """The table of a key, as soon as some process has put it.
@@ -292,7 +289,7 @@ class Store(MutableMapping[str, pa.Table]):
         """Removes the store with all its objects. Whoever holds a table keeps it; a later `put` begins a new store."""
         self.clear()
         self.trim()
-        self.close()
+        close_all(self.path)
         grave = os.path.join(os.path.dirname(self.path), f".destroyed-{uuid.uuid4().hex}")
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path, grave)
@@ -312,6 +309,12 @@ class Store(MutableMapping[str, pa.Table]):
         self.close()
 
     # ------------------------------------------------------------------------------------------------- below
+
+    def _open(self, key: str) -> Content:
+        try:
+            return self._folder.open(file_name(key))
+        except FileNotFoundError:
+            raise self._missing(key) from None
 
     def _stream(self, reader: pa.RecordBatchReader) -> Segment:
         """A new segment with the rows of a reader, taken batch by batch."""
@@ -348,12 +351,17 @@ class Store(MutableMapping[str, pa.Table]):
         return KeyNotFound(f"shm://{self.name}/{key}: the store has no such key")
 
 
-@functools.lru_cache(maxsize=8)
 def opened(name: str) -> Store:
     """This process's `Store` of a name with the usual settings, kept open: what an address such as `shm://desk` means.
 
-    Keeping it keeps its maps, so that writing to an address again and again is as fast as to a `Store` in hand.
+    Keeping it keeps its maps, so that writing to an address again and again is as fast as to a `Store` in hand. When
+    this process destroys the store, it gives all of that back, and begins anew with the next object.
     """
+    return _opened(name, root_folder())
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(name: str, root: str) -> Store:
     return Store(name)
 
 
