@@ -183,6 +183,11 @@ class Fragment(ABC):
             schema: of the dataset, with columns that only partitions have.
         """
 
+    @property
+    def at_hand(self) -> list[pa.RecordBatch] | None:
+        """All record batches, where they are few and need only be pointed at."""
+        return None
+
     def rows_that_may_match(self, filter: Any, schema: pa.Schema) -> int:
         """How many rows statistics do not rule out; arguments as of `tasks`."""
         return self.num_rows
@@ -260,6 +265,13 @@ class IpcFile(Fragment):
 
     def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
         return self._tasks(self._wanted(filter, schema), columns)
+
+    @cached_property
+    def at_hand(self) -> list[pa.RecordBatch] | None:
+        few = self.num_batches <= TASK_BATCHES and len(self.schema) <= FEW_COLUMNS
+        if not few or not all(self._is_raw(block) for block in self.footer.batches):
+            return None
+        return self.batches(range(self.num_batches))
 
     def rows_that_may_match(self, filter: Any, schema: pa.Schema) -> int:
         verdict = self._verdict(filter, schema)
@@ -349,10 +361,13 @@ class IpcFile(Fragment):
             yield Wanted(number, tuple(spans), tuple(bool(here[start] == 2) for start, _ in runs))
 
     def _task(self, wanted: list[Wanted], nbytes: int, columns: Sequence[str] | None) -> Task:
-        free = self._buffer is not None and peek(self._metadata(self.footer.batches[wanted[0].number]))[2] is None
+        free = self._is_raw(self.footer.batches[wanted[0].number])
         sure = tuple(one for part in wanted for one in part.sure)
         whole = self._reads_whole(columns) or (free and len(self.schema) <= FEW_COLUMNS and not self._untrusted)
         return Task(lambda: self._read(wanted, columns, whole), nbytes, free, sure if any(sure) else ())
+
+    def _is_raw(self, block: Block) -> bool:
+        return self._buffer is not None and peek(self._metadata(block))[2] is None
 
     def _read(self, wanted: list[Wanted], columns: Sequence[str] | None, whole: bool) -> list[pa.RecordBatch]:
         with explained(self.address):
