@@ -217,6 +217,8 @@ class AddressTable(_Source):
 def report(table: AddressTable, columns: Sequence[str] | None, filter: Any) -> str:
     """One line on how much a scan read, of how much there is."""
     dataset = table.dataset
+    if table.rows() is None:
+        return f"{table.address}: a stream, read from its start to its end"
     survey = dataset.explain(filter)
     names = dataset.schema.names if columns is None else columns
     parts = [
