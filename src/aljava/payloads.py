@@ -332,6 +332,13 @@ class Payloads:
         )
         return Zones(table, self._schema).judge(filter)
 
+    def _table(self, selection: Selection) -> pa.Table | None:
+        """All rows at once, where that is faster than batch by batch and nothing has to be done to them."""
+        if len(self._fragments) > 1 or self._partitions.num_columns or selection.works:
+            return None
+        table = self._fragments[0].table(selection.names)
+        return None if table is None else table.replace_schema_metadata(selection.schema.metadata)
+
     def _tasks(self, selection: Selection) -> Iterator[Task]:
         """What has to be read, file by file."""
         for number, (fragment, keep) in enumerate(zip(self._fragments, self._kept(selection.filter), strict=True)):
@@ -444,6 +451,10 @@ class Query:
 
     def to_table(self) -> pa.Table:
         """The matching rows as a `pyarrow.Table`."""
+        if self._batch_size is None and self._progress is None:
+            table = self._dataset._table(self._selection)
+            if table is not None:
+                return table
         return pa.Table.from_batches(list(self.to_batches()), self._selection.schema)
 
     def head(self, num_rows: int) -> pa.Table:

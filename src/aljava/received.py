@@ -12,6 +12,7 @@ from aljava.errors import InvalidOption
 from aljava.formats import Format
 from aljava.payloads import Query
 from aljava.places.stream import StreamPlace
+from aljava.scanning import Selection
 
 
 class ReceivedDataset(Dataset):
@@ -72,6 +73,9 @@ class ReceivedDataset(Dataset):
     def get_fragments(self, filter: Any = None) -> Iterator[Any]:
         """The stream is one fragment."""
         yield self
+
+    def _table(self, selection: Selection) -> pa.Table | None:
+        return None
 
     def __reduce__(self) -> Any:
         raise InvalidOption(f"{self.address} is received by this process: send its table instead")
