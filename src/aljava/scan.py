@@ -134,8 +134,9 @@ class AddressTable(_Source):
             self.scans.append((columns, filter))
         try:
             query = (self._as_it_is_now(dataset) if self._live else dataset).scanner(columns, filter)
-            if query.is_at_hand:
-                return _Scan(query.to_reader())
+            table = query.at_hand()
+            if table is not None:
+                return _Scan(table.to_reader())
         except AljavaError as error:
             self._fail(error)
         return _Scan(pa.RecordBatchReader.from_batches(query.projected_schema, self._watched(query.to_batches())))
