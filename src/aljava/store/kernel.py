@@ -138,7 +138,8 @@ class Mapping:
         """
         low -= low % mmap.PAGESIZE
         content = ctypes.string_at(self.address + low, high - low)
-        flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS
+        # All pages at once: a page fault takes ten times as long as to copy the page.
+        flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS | (_MAP_POPULATE if _LINUX else 0)
         if _mmap(self.address + low, high - low, _PROT_READ | _PROT_WRITE, flags, -1, 0) != self.address + low:
             number = ctypes.get_errno()
             raise OSError(number, f"cannot copy {high - low} bytes of a map: {os.strerror(number)}")
