@@ -312,7 +312,7 @@ def test_a_destroyed_store_begins_anew(store: Store) -> None:
 
 def test_repr_names_what_is_there(store: Store) -> None:
     store["t"] = LARGE
-    assert repr(store) == f"<Store {store.name!r}: 1 objects, 1.53 MiB>"
+    assert repr(store) == f"<Store {store.name!r}: 1 object, 1.53 MiB>"
 
 
 def test_info_says_what_an_object_is(store: Store) -> None:
