@@ -24,9 +24,11 @@ from aljava.store.kernel import Mapping
 # IOV_MAX is 1024 on Linux and macOS. Linux moves at most 2 GiB - 4 KiB in one call.
 _BUFFERS_A_CALL = 512
 _BYTES_A_CALL = 1 << 30
-# Bytes that each way of copying is tried on, and how many large copies a finding is good for.
+# Bytes that the speed of one thread is measured on, for how many large copies that is good, and how many one thread
+# makes alone after two were no faster.
 _PROBE = 32 << 20
 _COPIES_BETWEEN_PROBES = 64
+_COPIES_ALONE = 8
 # New memory is filled in pieces of so many bytes, few enough that a processor's cache still holds the zeros that they
 # replace; on two threads where there is more to fill than that.
 _PIECE = 1 << 20
@@ -99,34 +101,43 @@ def _fill_mapped(folder: Folder, segment: Segment, parts: Iterable[tuple[int, pa
 
 
 def _copy(mapping: Mapping, offset: int, buffer: pa.Buffer) -> None:
-    if buffer.size >= 2 * _PROBE:
+    if buffer.size >= 2 * _PROBE and _has_two_processors():
         _Pair.copy(mapping, offset, buffer)
     else:
         _memmove(mapping.address + offset, buffer.address, buffer.size)
 
 
 class _Pair:
-    """Copying on two threads, where that is faster: on some machines it doubles the speed, on others it costs."""
+    """Copying on two threads, for as long as that is seen to be faster than one alone.
 
-    helps = False
-    copies_until_probe = 0
+    It takes half of the time where a second processor is free, and as long as before where it is busy, or where one
+    thread takes all that the memory gives.
+    """
+
+    # Seconds that one thread takes for a byte, and for how many copies that is believed.
+    alone = 0.0
+    copies_until_measured = 0
+    # Copies to be made by one thread before two are tried again.
+    copies_alone = 0
 
     @classmethod
     def copy(cls, mapping: Mapping, offset: int, buffer: pa.Buffer) -> None:
-        """Copies at least twice `_PROBE` bytes; now and then it tries both ways on the first of them."""
-        if cls.copies_until_probe == 0:
-            cls.copies_until_probe = _COPIES_BETWEEN_PROBES
+        """Copies at least twice `_PROBE` bytes."""
+        if cls.copies_until_measured == 0:
+            cls.copies_until_measured = _COPIES_BETWEEN_PROBES
             start = time.perf_counter()
             _memmove(mapping.address + offset, buffer.address, _PROBE)
-            middle = time.perf_counter()
-            cls._on_two(mapping, offset + _PROBE, buffer.slice(_PROBE, _PROBE))
-            cls.helps = middle - start > 1.2 * (time.perf_counter() - middle)
-            offset, buffer = offset + 2 * _PROBE, buffer.slice(2 * _PROBE)
-        cls.copies_until_probe -= 1
-        if cls.helps:
-            cls._on_two(mapping, offset, buffer)
-        else:
+            cls.alone = (time.perf_counter() - start) / _PROBE
+            offset, buffer = offset + _PROBE, buffer.slice(_PROBE)
+        cls.copies_until_measured -= 1
+        if cls.copies_alone:
+            cls.copies_alone -= 1
             _memmove(mapping.address + offset, buffer.address, buffer.size)
+            return
+        start = time.perf_counter()
+        cls._on_two(mapping, offset, buffer)
+        if time.perf_counter() - start > 0.9 * cls.alone * buffer.size:
+            cls.copies_alone = _COPIES_ALONE
 
     @staticmethod
     def _on_two(mapping: Mapping, offset: int, buffer: pa.Buffer) -> None:
