@@ -27,6 +27,7 @@ from aljava.errors import (
     UnsupportedType,
 )
 from aljava.store import Store, payload, stores
+from aljava.store.filling import write_all
 from aljava.store.names import file_name, key_of
 
 SHARED = 64 << 10  # bytes from which two threads share the work
@@ -491,6 +492,33 @@ def test_a_symbolic_link_is_no_store(no_leaks: None, tmp_path: Path, monkeypatch
     monkeypatch.setenv("ALJAVA_SHM", str(tmp_path))
     with pytest.raises(AccessDenied, match="not a folder"):
         Store("desk")
+
+
+@pytest.mark.parametrize("module", ["aljava.store", "aljava.multiprocessing"])
+def test_another_platform_is_named(no_leaks: None, module: str) -> None:
+    """Without the file locks of Linux and macOS, in a process that believes to be on Windows."""
+    program = """if True:
+        import sys, multiprocessing.util, pyarrow.dataset, numpy
+        sys.platform, sys.modules["fcntl"] = "win32", None
+        import aljava.errors
+        try:
+            __import__(sys.argv[1])
+        except aljava.errors.UnsupportedPlatform as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", program, module], capture_output=True, text=True, check=True)
+    assert "Linux or macOS, and this is win32" in done.stdout
+
+
+def test_more_than_one_call_can_move_is_written(
+    no_leaks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aljava.store.filling._BYTES_A_CALL", 1_000)
+    monkeypatch.setattr("aljava.store.filling._BUFFERS_A_CALL", 3)
+    pieces = [os.urandom(size) for size in (0, 2_500, 1, 999, 1_000, 0, 7, 8, 9, 10, 3_000)]
+    with open(tmp_path / "file", "wb") as file:
+        write_all(file.fileno(), [memoryview(piece) for piece in pieces], 5)
+    assert (tmp_path / "file").read_bytes() == bytes(5) + b"".join(pieces)
 
 
 def test_a_store_destroyed_during_a_put_says_so(store: Store) -> None:

@@ -21,7 +21,7 @@ from aljava.ipc.writer import Layout
 from aljava.store.folder import Folder, Segment
 from aljava.store.kernel import Mapping
 
-# IOV_MAX is 1024 on Linux and macOS. Linux moves at most 2 GiB - 4 KiB in one call.
+# IOV_MAX is 1024 on Linux and macOS. Linux moves at most 2 GiB - 4 KiB in one call, and macOS refuses more.
 _BUFFERS_A_CALL = 512
 _BYTES_A_CALL = 1 << 30
 # Bytes that the speed of one thread is measured on, for how many large copies that is good, and how many one thread
@@ -154,22 +154,20 @@ class _Pair:
 
 
 def _fill_file(segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> None:
-    run: list[memoryview] = []
-    start = position = 0
+    views: list[memoryview] = []
+    position = 0
     for offset, part in parts:
         if offset > position:
-            run += _zeros(offset - position)
-        view = memoryview(part).cast("B")
-        run.append(view)
-        position = offset + len(view)
-        if len(run) >= _BUFFERS_A_CALL or position - start >= _BYTES_A_CALL:
-            write_all(segment.descriptor, run, start)
-            run, start = [], position
-    write_all(segment.descriptor, run, start)
+            views.append(memoryview(bytes(offset - position)))
+        views.append(memoryview(part).cast("B"))
+        position = offset + len(views[-1])
+    write_all(segment.descriptor, views, 0)
 
 
 def _has_two_processors() -> bool:
-    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) > 1
+    return (os.cpu_count() or 1) > 1
 
 
 def _fill_from_both_ends(folder: Folder, segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> None:
@@ -229,16 +227,18 @@ def _pieces(parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> Iterator[tuple[in
         position = offset + buffer.size
 
 
-def _zeros(size: int) -> list[memoryview]:
-    block = memoryview(bytes(min(size, 1 << 20)))
-    return [block] * (size // len(block)) + [block[: size % len(block)]]
-
-
 def write_all(descriptor: int, views: list[memoryview], offset: int) -> None:
     """Writes views one after the other from `offset` on, however many calls that takes."""
     first = 0
     while first < len(views):
-        written = os.pwritev(descriptor, views[first:], offset)
+        size = 0
+        call = []
+        for view in views[first : first + _BUFFERS_A_CALL]:
+            call.append(view[: _BYTES_A_CALL - size])
+            size += len(call[-1])
+            if size == _BYTES_A_CALL:
+                break
+        written = os.pwritev(descriptor, call, offset)
         offset += written
         while first < len(views) and written >= len(views[first]):
             written -= len(views[first])
