@@ -14,6 +14,9 @@ A segment is recycled when no token leads to it and nobody reads it. So nothing 
 table arrives, and nothing leaks when a worker is killed or a queue is never read.
 """
 
+import aljava.store  # noqa: F401 - before what other systems lack, to say so
+
+# isort: split
 import contextlib
 import fcntl
 import glob

@@ -14,12 +14,6 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from aljava.errors import UnsupportedPlatform
-
-if sys.platform not in ("linux", "darwin"):
-    raise UnsupportedPlatform(
-        f"the shared memory store needs the file locks of Linux or macOS, and this is {sys.platform}: write to a file"
-    )
 _LINUX = sys.platform == "linux"
 
 _PROT_READ, _PROT_WRITE = 1, 2

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from aljava.errors import AlreadyExists, InvalidOption, KeyNotFound, StoreBusy, StoreError
+from aljava.errors import AccessDenied, AlreadyExists, InvalidOption, KeyNotFound, StoreBusy, StoreError
 from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
 from aljava.store.filling import place, translated
@@ -66,7 +66,8 @@ class Store(MutableMapping[str, pa.Table]):
         capacity: Bytes that objects and recycled memory may take together. Held to by this `Store` when it writes;
             `None` leaves it to the machine.
         evict: When the capacity is used up, drop the least recently used keys, instead of raising `StoreFull`.
-        mode: Permissions of the folder. The default keeps other users out.
+        mode: Permissions of the folder. The default keeps other users out; with another, such as `0o770`, all who use
+            the store name the same mode, and find it below the same `$ALJAVA_SHM`.
         recycle: Keep the memory of deleted and replaced objects for the next ones. New memory costs 3 to 5 times what
             copying into it does.
 
@@ -247,7 +248,8 @@ class Store(MutableMapping[str, pa.Table]):
 
     def __repr__(self) -> str:
         stats = self.stats()
-        return f"<Store {self.name!r}: {stats.objects} objects, {size_text(stats.bytes_used)}>"
+        objects = "1 object" if stats.objects == 1 else f"{stats.objects:,} objects"
+        return f"<Store {self.name!r}: {objects}, {size_text(stats.bytes_used)}>"
 
     def _repr_html_(self) -> str:
         keys = list(self)
@@ -315,6 +317,10 @@ class Store(MutableMapping[str, pa.Table]):
             return self._folder.open(file_name(key))
         except FileNotFoundError:
             raise self._missing(key) from None
+        except PermissionError as error:
+            raise AccessDenied(
+                f"shm://{self.name}/{key}: another user put it with a narrower mode than the store's"
+            ) from error
 
     def _stream(self, reader: pa.RecordBatchReader) -> Segment:
         """A new segment with the rows of a reader, taken batch by batch."""
