@@ -262,7 +262,10 @@ class SocketChannel(Channel):
             except ssl.SSLEOFError:
                 return 0
         flags = socket.MSG_WAITALL if whole and self.socket.gettimeout() is None else 0
-        return self.socket.recv_into(view, 0, flags)
+        try:
+            return self.socket.recv_into(view, 0, flags)
+        except ConnectionResetError:  # a sender that ended before it read our hello: what it sent has come
+            return 0
 
     # ------------------------------------------------------------------------------------------- descriptors
 
@@ -277,7 +280,10 @@ class SocketChannel(Channel):
         """As `receive_into`; descriptors that come along are kept for `take_descriptor`."""
         with self._explained("received from"):
             # The system never joins what came with different descriptors in one call.
-            size, extra, _, _ = self.socket.recvmsg_into([view], socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC)
+            try:
+                size, extra, _, _ = self.socket.recvmsg_into([view], socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC)
+            except ConnectionResetError:  # as in `_receive_some`
+                return 0
         for level, kind, data in extra:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received = array.array("i")

@@ -13,6 +13,7 @@ peer: memory for a body is reserved only within the limits, and the system backs
 import ctypes
 import mmap
 import struct
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -151,7 +152,7 @@ class Messages:
         source: the bytes.
         address: where they come from, for messages of ours.
         limits: what is taken.
-        token: called where a message would begin and something else stands; returns bytes to go on with, or None.
+        token: called where a message would begin and something else stands; returns what to go on with, or None.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class Messages:
         source: IncomingBytes,
         address: str,
         limits: Limits,
-        token: Callable[[IncomingBytes], pa.Buffer | None] | None = None,
+        token: "Callable[[IncomingBytes], IncomingBuffer | None] | None" = None,
     ) -> None:
         self._source, self._address, self._limits, self._token = source, address, limits, token
         self._shared: IncomingBytes | None = None
@@ -180,7 +181,7 @@ class Messages:
         if self._shared is None and self._token and len(start) == 8 and start[:4] != CONTINUATION:
             segment = self._token(source)
             if segment is not None:
-                self._shared = IncomingBuffer(segment)
+                self._shared = segment
                 return self.next()
         if not source.position and start[: len(MAGIC)] == MAGIC:
             # A file is a stream between its magic and its footer, so it can be read as it comes.
@@ -274,21 +275,30 @@ class Messages:
 
 
 class IncomingBuffer(IncomingBytes):
-    """Bytes that are all here, handed out without copying them."""
+    """Bytes that are all here, handed out without copying them.
 
-    def __init__(self, buffer: pa.Buffer) -> None:
-        self._buffer = buffer
+    Args:
+        buffers: one behind the other; what is taken at once does not reach from one into the next.
+    """
+
+    def __init__(self, *buffers: pa.Buffer) -> None:
+        self._buffers = deque(buffers)
+        self._at = 0
         self.position = 0
 
     def peek(self, size: int) -> memoryview:
-        return memoryview(self._buffer).cast("B")[self.position : self.position + size]
+        while self._buffers and self._at == self._buffers[0].size:
+            self._buffers.popleft()
+            self._at = 0
+        return memoryview(self._buffers[0]).cast("B")[self._at : self._at + size] if self._buffers else memoryview(b"")
 
     def here(self) -> memoryview:
-        return self.peek(0)
+        return memoryview(b"")
 
     def take(self, size: int) -> pa.Buffer:
-        size = min(size, self._buffer.size - self.position)
-        part = self._buffer.slice(self.position, size)
+        size = len(self.peek(size))
+        part = self._buffers[0].slice(self._at, size) if size else pa.py_buffer(b"")
+        self._at += size
         self.position += size
         return part
 

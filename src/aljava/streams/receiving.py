@@ -21,6 +21,7 @@ from aljava.streams.channels import Channel
 from aljava.streams.messages import (
     STRANGER,
     TRUSTED,
+    IncomingBuffer,
     IncomingBytes,
     Limits,
     Message,
@@ -95,13 +96,14 @@ class Incoming:
             return self._segments.receive_into(view)
         return self._channel.receive_into(view, whole=whole)
 
-    def _token(self, source: IncomingBytes) -> pa.Buffer | None:
+    def _token(self, source: IncomingBytes) -> IncomingBuffer | None:
         assert self._segments is not None
         token = bytes(source.peek(sharing.TOKEN_SIZE))
         if len(token) < sharing.TOKEN_SIZE:
             return None
         source.take(sharing.TOKEN_SIZE)
-        return self._segments.take(token)
+        memory, head = self._segments.take(token)
+        return IncomingBuffer(source.take(head), memory) if head else IncomingBuffer(memory)
 
 
 class Decoder:

@@ -12,8 +12,8 @@ from aljava.errors import TransferError
 from aljava.streams import sharing
 from aljava.streams.channels import Channel
 
-#: Batches are cut to about this. Larger ones only make the receiver wait for the first and hold more at a time.
-BATCH_BYTES = 8 << 20
+#: Batches are cut to about this: four of them stay in a cache. Larger ones make the receiver wait, and hold more
+BATCH_BYTES = 4 << 20
 # Batches up to this are sent as pyarrow makes them, where that is what the writer would make of them.
 _SMALL = 16 << 10
 # Seconds within which one comes on the heels of another, and bytes that are enough for a call of the system.
@@ -60,6 +60,12 @@ class Outgoing:
             self.bytes += message.size
             return
         self._small.flush()
+        if self._segments is not None and batch.num_rows and (place := self._segments.lies_in_store(batch)):
+            self._writer.write_batch(batch)
+            parts, size = self._sink.take()
+            if self._segments.send_stored(parts, size, place):
+                self.bytes += size
+                return
         for piece in pieces(batch):
             self._writer.write_batch(piece)
             self.flush()
