@@ -92,7 +92,7 @@ def test_copy_of_values_that_json_lacks(tmp_path) -> None:
 
 def test_append_and_concat(path, tmp_path) -> None:
     (tmp_path / "more.csv").write_text("name,id\nzoe,10000\n")
-    assert "1 rows" in run("append", tmp_path / "more.csv", path).stderr
+    assert "1 row," in run("append", tmp_path / "more.csv", path).stderr
     assert aljava.read(path).slice(9_999).to_pylist()[1] == {"id": 10_000, "name": "zoe"}
     run("concat", path, path, tmp_path / "both.arrow")
     assert aljava.open(tmp_path / "both.arrow").num_rows == 20_002
@@ -106,7 +106,7 @@ def test_verify_and_repair(path, tmp_path) -> None:
     assert "no footer" in run("verify", path, status=1).stdout
     assert not json.loads(run("verify", path, "--json", status=1).stdout)["ok"]
     assert "aljava repair" in run("info", path, status=1).stderr
-    assert "5,000 rows in 1 batches" in run("repair", path, "--to", tmp_path / "saved.arrow").stdout
+    assert "5,000 rows in 1 batch" in run("repair", path, "--to", tmp_path / "saved.arrow").stdout
     assert json.loads(run("repair", path, "--json").stdout)["rows"] == 5000
     assert aljava.read(path).num_rows == 5000
 
