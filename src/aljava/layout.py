@@ -55,7 +55,7 @@ class Layout:
         drawn = sorted((name for name in parts if name != FRAME), key=lambda name: -total[name])[:DRAWN_COLUMNS]
         framing = total.get(FRAME, 0)
         shown = [charts.Stack(name or "no name", tuple(parts[name]), self._told(total[name])) for name in drawn]
-        shown.append(charts.Stack("all framing", (("framing", framing),), self._told(framing)))
+        shown.append(charts.Stack("framing", (("framing", framing),), self._told(framing)))
         count = len(parts) - (FRAME in parts)
         figures = (charts.size(self.size), "the file"), (f"{count:,}", "columns"), (charts.size(framing), "framing")
         body = f"<h1>{escape(self.address)}</h1>" + charts.paragraph("Where the bytes of this Arrow IPC file are.")
@@ -115,7 +115,7 @@ def layout(address: Any) -> Layout:
     }
     rest = fragment.nbytes - sum(found.values()) - sum(frame.values())
     frame["footer and the rest" if end else "the rest"] = rest
-    parts = [(name, kind, size) for (name, kind), size in found.items()]
+    parts = [(name, kind, size) for (name, kind), size in found.items() if size]
     parts += [(FRAME, kind, size) for kind, size in frame.items() if size]
     return Layout(place.address, fragment.nbytes, tuple(parts))
 
@@ -131,9 +131,8 @@ def _count(batch: BatchHeader, plan: Plan, names: list[str], found: "Counter[tup
     for number, kind in enumerate(kinds):
         size, more = lengths[at], sum(lengths[at + 1 : at + 1 + variadic.get(number, 0)])
         name = names[int(owners[number])]
-        found[name, kind] += size
-        if more:
-            found[name, "text and bytes"] += more
+        found[name, "views" if number in variadic else kind] += size
+        found[name, "text and bytes"] += more
         at += 1 + variadic.get(number, 0)
         total += size + more
     return total
