@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -109,13 +110,13 @@ def copy(
     place = FileObject(sys.stdout.buffer) if isinstance(target, str) and target == "-" else locate(target)
     with place.sink() as sink:
         counted = Counting(sink)
-        writer = foreign.writer(kind, counted, reader.schema, compression, place.address)
-        for batch in reader:
-            writer.write(batch)
-            rows += batch.num_rows
-            batches += 1
-            told(rows)
-        writer.close()
+        # Closed also where it fails, while the sink still takes what a writer says at its end.
+        with closing(foreign.writer(kind, counted, reader.schema, compression, place.address)) as writer:
+            for batch in reader:
+                writer.write(batch)
+                rows += batch.num_rows
+                batches += 1
+                told(rows)
     return Written(rows, batches, counted.bytes, time.perf_counter() - start)
 
 

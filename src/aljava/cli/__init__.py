@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from aljava.cli import compare, files, mending, moving, serve, sql, store, streams, tour
+from aljava.cli import compare, complete, files, mending, moving, serve, sql, store, streams, tour
 from aljava.cli.output import printable
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
@@ -55,7 +55,8 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        sys.exit(app(standalone_mode=False))
+        with complete.whole_words():
+            sys.exit(app(standalone_mode=False))
     except _UsageError as error:
         called = error.ctx.command_path if error.ctx else "aljava"
         print(f"aljava: {printable(error.format_message().rstrip('.'))}. See: {called} --help", file=sys.stderr)
