@@ -84,7 +84,7 @@ def copy(
     Raises:
         UnsupportedType: names the column that the format cannot hold; nothing was written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
         >>> _ = write({"id": [1, 2, 3], "name": ["a", "", None]}, folder + "/t.arrow")

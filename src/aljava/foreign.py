@@ -63,7 +63,7 @@ class Kind:
         Raises:
             InvalidOption: no format of that name.
 
-        Example:
+        Examples:
             >>> Kind.of("sales.csv.gz"), Kind.of("sales.arrow").format
             (Kind(format='csv', codec='gzip'), 'arrow')
         """
@@ -365,7 +365,7 @@ def _compressed(sink: Any, codec: str | None) -> Any:
 def plain_values(column: pa.Array) -> list[Any]:
     """The values of a column as JSON has them; the module's docstring says how.
 
-    Example:
+    Examples:
         >>> plain_values(pa.array([decimal.Decimal("1.50"), None]))
         ['1.50', None]
         >>> plain_values(pa.array([[("k", b"x")]], pa.map_(pa.string(), pa.binary())))

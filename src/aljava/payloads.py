@@ -210,7 +210,7 @@ class Payloads:
     def explain(self, filter: Any = None) -> Survey:
         """How much a query would read: files, batches, zones and stored bytes, of how many.
 
-        Example:
+        Examples:
             >>> import aljava, tempfile, pyarrow.compute as pc
             >>> address = tempfile.mkdtemp() + "/days.arrow"
             >>> table = pa.table({"day": [day for day in range(100) for _ in range(1000)]})

@@ -262,10 +262,11 @@ def test_no_codes_where_nobody_looks(path) -> None:
 def test_an_interrupted_copy_leaves_nothing(tmp_path) -> None:
     source = pa.table({"id": range(3_000_000), "text": [str(i) for i in range(3_000_000)]})
     aljava.write(source, tmp_path / "big.arrow")
+    interrupted = []
     signals = (signal.SIGINT, "csv"), (signal.SIGINT, "parquet"), (signal.SIGINT, "arrow"), (signal.SIGKILL, "csv")
     for number, kind in signals:
-        target = tmp_path / "out" / f"x.{kind}"
-        target.parent.mkdir(exist_ok=True)
+        target = tmp_path / f"{number} {kind}" / f"x.{kind}"
+        target.parent.mkdir()
         target.write_text("old")
         command = [sys.executable, "-m", "aljava", "copy", str(tmp_path / "big.arrow"), str(target)]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -275,8 +276,11 @@ def test_an_interrupted_copy_leaves_nothing(tmp_path) -> None:
             time.sleep(0.001)
         process.send_signal(number)
         assert "Traceback" not in process.communicate(timeout=60)[1]
-        assert target.read_text(errors="replace") == "old"
+        if process.returncode == 0:  # it was done already
+            continue
         assert process.returncode == (130 if number == signal.SIGINT else -9)
+        assert target.read_text(errors="replace") == "old"
+        interrupted.append(number)
         if number == signal.SIGINT:
             assert os.listdir(target.parent) == [target.name]
-        target.unlink()
+    assert len(interrupted) >= 2

@@ -78,13 +78,13 @@ class Store(MutableMapping[str, pa.Table]):
         AccessDenied: The folder belongs to another user.
         UnsupportedPlatform: This is neither Linux nor macOS.
 
-    Example:
+    Examples:
         >>> import pyarrow as pa
         >>> with Store("doctest") as store:
         ...     store["trades"] = pa.table({"price": [1.5, 2.5]})
-        ...     print(store["trades"]["price"].to_pylist(), list(store))
+        ...     print(store["trades"].to_pydict(), list(store))
         ...     store.destroy()
-        [1.5, 2.5] ['trades']
+        {'price': [1.5, 2.5]} ['trades']
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Store(MutableMapping[str, pa.Table]):
         Raises:
             KeyNotFound: The store has no such key.
 
-        Example:
+        Examples:
             >>> import pyarrow as pa
             >>> with Store("doctest") as store:
             ...     store["n"] = pa.table({"n": [1, 2]})
@@ -220,7 +220,7 @@ class Store(MutableMapping[str, pa.Table]):
         Raises:
             KeyNotFound: The store has no such key.
 
-        Example:
+        Examples:
             >>> with Store("doctest") as store:
             ...     store["n"] = {"n": [1, 2, 3]}
             ...     info = store.info("n")
@@ -366,7 +366,7 @@ def opened(name: str) -> Store:
 def stores() -> list[str]:
     """The names of all stores of this user on this machine, sorted.
 
-    Example:
+    Examples:
         >>> with Store("doctest") as store:
         ...     store["n"] = {"n": [1]}
         ...     print("doctest" in stores())
