@@ -60,7 +60,7 @@ def activate(min_bytes: int = 1 << 18, *, pandas: bool = False, polars: bool = F
         InvalidOption: `min_bytes` is negative.
         MissingDependency: pandas or Polars is asked for and not installed.
 
-    Example:
+    Examples:
         >>> import aljava.multiprocessing, multiprocessing, pyarrow as pa
         >>> aljava.multiprocessing.activate()
         >>> receiver, sender = multiprocessing.Pipe()

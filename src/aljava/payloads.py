@@ -31,6 +31,9 @@ from aljava.scanning import Selection, ahead, chosen
 
 Columns = Sequence[str] | Mapping[str, Any] | None
 
+#: Columns that a dataset shows of itself.
+COLUMNS_SHOWN = 50
+
 
 class Payloads:
     """The rows of one payload or of many, read when asked, and only what is asked for. Threads may share it.
@@ -232,7 +235,7 @@ class Payloads:
     def explain(self, filter: Any = None) -> Survey:
         """How much a query would read: files, batches, zones and stored bytes, of how many.
 
-        Example:
+        Examples:
             >>> import aljava, tempfile, pyarrow.compute as pc
             >>> address = tempfile.mkdtemp() + "/days.arrow"
             >>> table = pa.table({"day": [day for day in range(100) for _ in range(1000)]})
@@ -295,20 +298,27 @@ class Payloads:
         return self.num_rows
 
     def __repr__(self) -> str:
-        columns = "\n".join(f"  {field.name}: {field.type}" for field in self._schema)
-        return f"<aljava.Dataset {self.address} ({self.format.value}), {self.nbytes:,} bytes>\n{columns}"
+        columns = "\n".join(f"  {field.name}: {field.type}" for field in list(self._schema)[:COLUMNS_SHOWN])
+        more = len(self._schema) - COLUMNS_SHOWN
+        return f"<aljava.Dataset {self.address} ({self._facts()})>\n{columns}" + f"\n  and {more:,} more" * (more > 0)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(field.name)}</td><td>{html.escape(str(field.type))}</td></tr>"
-            for field in self._schema
-        )
-        facts = f"{self.format.value}, {len(self._fragments):,} file{'s'[: len(self._fragments) > 1]}"
+        from aljava import charts
+
+        fields = list(self._schema)[:COLUMNS_SHOWN]
+        rows = [[html.escape(field.name), html.escape(str(field.type))] for field in fields]
+        more = len(self._schema) - len(fields)
         return (
-            f"<div><b>aljava.Dataset</b> <code>{html.escape(self.address)}</code><br>"
-            f"{facts}, {self.nbytes:,} bytes<table><thead><tr><th>column</th><th>type</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table></div>"
+            f'<div class="aljava">{charts.style()}<p><b>aljava.Dataset</b> <code>{html.escape(self.address)}</code><br>'
+            f"{self._facts()}</p>{charts.table(('column', 'type'), rows, widths=(40, 60))}"
+            f"{charts.paragraph(f'and {more:,} more' if more else '')}</div>"
         )
+
+    def _facts(self) -> str:
+        files = f"{len(self._fragments):,} file{'s' * (len(self._fragments) != 1)}"
+        # Counting the rows that match would read them.
+        rows = "some of its rows" if self._filter is not None else f"{self.num_rows:,} row{'s' * (self.num_rows != 1)}"
+        return f"{self.format.value}, {files}, {rows}, {len(self._schema):,} columns, {self.nbytes:,} bytes"
 
     @property
     def _query(self) -> type["Query"]:

@@ -315,7 +315,7 @@ def test_a_destroyed_store_begins_anew(store: Store) -> None:
 
 def test_repr_names_what_is_there(store: Store) -> None:
     store["t"] = LARGE
-    assert repr(store) == f"<Store {store.name!r}: 1 object, 1.53 MiB>"
+    assert repr(store) == f"<Store {store.name!r}: 1 object, 1.60 MB>"
 
 
 def test_info_says_what_an_object_is(store: Store) -> None:
@@ -351,7 +351,7 @@ def test_a_file_that_is_no_object_is_named(store: Store) -> None:
 def test_a_notebook_shows_the_objects(store: Store) -> None:
     store.update({f"<{number:02}>": SMALL for number in range(60)})
     shown = store._repr_html_()
-    assert "<td>&lt;00&gt;</td><td>3</td>" in shown
+    assert '<td>&lt;00&gt;</td><td class="number">3</td>' in shown
     assert "n: int64, word: string" in shown
     assert "and 10 more" in shown
 

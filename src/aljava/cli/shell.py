@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 
+from aljava.cli import complete
 from aljava.cli.sql import connected, put, watched
 from aljava.errors import AljavaError
 from aljava.queries import sql
@@ -215,14 +216,7 @@ def _open_quote(text: str) -> int | None:
 
 
 def _addresses(word: str) -> Iterator[str]:
-    if word.startswith("shm://") or "shm://".startswith(word):
-        from aljava.store import Store, stores
-
-        for name in stores():
-            if f"shm://{name}/".startswith(word):
-                yield f"shm://{name}/"
-            elif word.startswith(f"shm://{name}/"):
-                yield from (f"shm://{name}/{key}" for key in Store(name) if f"shm://{name}/{key}".startswith(word))
+    yield from complete.shared(word)
     for path in glob.glob(glob.escape(word) + "*"):
         yield path + "/" if os.path.isdir(path) else path
 

@@ -74,7 +74,7 @@ BATCH_ROWS = 131_072
 class WriteOptions:
     """How Aljava writes a payload.
 
-    Example:
+    Examples:
         >>> WriteOptions(compression="zstd:9", raw=("embedding",)).compression
         'zstd:9'
     """
