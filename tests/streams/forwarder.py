@@ -1,8 +1,8 @@
 """A bad network: passes IP packets between two hosts, and loses, delays and reorders some.
 
-Run as `python forwarder.py NAMESPACE LOSS DELAY` by root. Makes the device `aljtun` in the namespace that it runs in and
-another in NAMESPACE (both are gone when it ends), says `ready`, and from then on passes packets between them: of each
-hundred LOSS are lost, and each takes DELAY milliseconds, give or take half, so that some overtake others.
+Run as `python forwarder.py NAMESPACE LOSS DELAY` by root. Makes the device `aljtun` in the namespace that it runs in
+and another in NAMESPACE (both are gone when it ends), says `ready`, and from then on passes packets between them: of
+each hundred LOSS are lost, and each takes DELAY milliseconds, give or take half, so that some overtake others.
 """
 
 import ctypes
