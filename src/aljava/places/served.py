@@ -101,10 +101,26 @@ class ServedTable(StreamPlace):
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def connect(self) -> http.client.HTTPConnection:
+        """Calls the server.
+
+        Raises:
+            AccessDenied: its certificate is not one that we trust.
+            TransferError: it cannot be reached.
+        """
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT)
         if self._is_tls:
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(self._host, self._port, timeout=_TIMEOUT, context=context)
-        return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT)
+            connection = http.client.HTTPSConnection(self._host, self._port, timeout=_TIMEOUT, context=context)
+        try:
+            connection.connect()
+        except ssl.SSLCertVerificationError as error:
+            raise AccessDenied(
+                f"{self.address}: its certificate is not trusted: {error.verify_message}. Name the authority that "
+                "signed it in the environment variable SSL_CERT_FILE"
+            ) from error
+        except OSError as error:
+            raise TransferError(f"{self.address} cannot be reached: {error}") from error
+        return connection
 
 
 class _ServedArrival(Arrival):
