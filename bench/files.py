@@ -43,7 +43,7 @@ def sales(rows: int) -> pa.Table:
 
 def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
     """The table of files."""
-    rows = 200_000 if quick else 17_000_000
+    rows = 200_000 if quick else 19_000_000
     folder = tempfile.TemporaryDirectory(prefix="aljava-bench-")
     one_percent = (pc.field("id") >= rows // 2) & (pc.field("id") < rows // 2 + rows // 100)
 
@@ -96,7 +96,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         )
 
     def appended() -> Scenario:
-        many, few = (400_000, 10_000) if quick else (34_000_000, 170_000)
+        many, few = (400_000, 10_000) if quick else (38_000_000, 190_000)
         more = sales(rows).slice(0, few)
         big = pa.concat_tables([sales(rows)] * (many // rows))
         aljava.write(big, path("grows.arrow"), compression="none")

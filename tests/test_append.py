@@ -1,9 +1,11 @@
 """Appending: what is there stays, what comes is added, and it costs what is added."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -206,21 +208,46 @@ def test_appenders_take_turns_and_readers_never_meet_a_half(tmp_path) -> None:
     assert aljava.verify(path).findings == ()
 
 
-def test_where_the_file_system_clones(tmp_path, monkeypatch) -> None:
-    """Few have such a file system at hand: a whole copy stands in for the clone, and is one but for the time."""
-    path = tmp_path / "table.arrow"
+@pytest.fixture(params=["a whole copy", "btrfs", "xfs"])
+def cloning(request, tmp_path, monkeypatch):
+    """A folder in which files are cloned: of a real file system where one can be made, and with a copy for a clone."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if request.param == "a whole copy":
+
+        def cloned(descriptor, target):
+            temporary, clone = local._claim(*os.path.split(target))
+            os.pwrite(clone, Path(target).read_bytes(), 0)
+            return temporary, clone
+
+        monkeypatch.setattr(local, "_cloned", cloned)
+        yield folder
+        return
+    make = shutil.which(f"mkfs.{request.param}", path=f"{os.environ['PATH']}:/sbin:/usr/sbin")
+    if make is None or os.geteuid() != 0:
+        pytest.skip(f"needs mkfs.{request.param}, and root to mount what it makes")
+    image = tmp_path / "image"
+    with open(image, "wb") as file:
+        file.truncate(400 << 20)
+    subprocess.run([make, "-q", image], check=True)
+    said = subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True, text=True)
+    if said.returncode:
+        pytest.skip(f"this system does not mount {request.param}: {said.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_where_the_file_system_clones(cloning) -> None:
+    path = cloning / "table.arrow"
     aljava.write(part(0), path)
-
-    def cloned(descriptor, target):
-        temporary, clone = local._claim(*os.path.split(target))
-        os.pwrite(clone, path.read_bytes(), 0)
-        return temporary, clone
-
-    monkeypatch.setattr(local, "_cloned", cloned)
     inode = path.stat().st_ino
+    held = aljava.read(path)
     aljava.append(part(1), path, durable=True)
     assert path.stat().st_ino != inode
     assert aljava.read(path).num_rows == 12_000
+    assert held.equals(part(0))
     before = path.read_bytes()
     with pytest.raises(SchemaMismatch):
         aljava.append({"id": [1], "text": [1], "kind": ["x"]}, path)
@@ -233,7 +260,49 @@ def test_where_the_file_system_clones(tmp_path, monkeypatch) -> None:
         thread.join()
     assert results == [6000] * 4
     assert aljava.read(path).num_rows == 36_000
-    assert os.listdir(tmp_path) == ["table.arrow"]
+    assert os.listdir(cloning) == ["table.arrow"]
+    assert aljava.verify(path).findings == ()
+
+
+def test_a_storm_of_signals_interrupts_nothing(tmp_path) -> None:
+    """Every call of the system may end early with EINTR: 2,000 times a second."""
+    code = """
+import signal, sys, threading, time
+import pyarrow as pa, pyarrow.compute as pc
+import aljava
+
+path, seen = sys.argv[1], 0
+
+def count(*_):
+    global seen
+    seen += 1
+
+signal.signal(signal.SIGALRM, count)
+signal.siginterrupt(signal.SIGALRM, True)
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+part = pa.table({"id": range(20_000), "text": [str(row) for row in range(20_000)]})
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end or seen < 500:
+    aljava.append(part, path)
+    assert aljava.read(path, filter=pc.field("id") == 7)["text"].unique().to_pylist() == ["7"]
+    aljava.write(part, path + f".{sys.argv[3]}", durable=True)
+    assert aljava.read(path + f".{sys.argv[3]}").equals(part)
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(aljava.verify(path + f".{sys.argv[3]}").findings == (), flush=True)
+"""
+    path = tmp_path / "table.arrow"
+    aljava.write({"id": [7], "text": ["7"]}, path)
+    # Two, so that each also waits for the other's lock.
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), "3", str(number)], stdout=subprocess.PIPE, text=True)
+        for number in range(2)
+    ]
+    assert [process.communicate(timeout=120)[0] for process in both] == ["True\n", "True\n"]
+    table = aljava.read(path)
+    assert table.num_rows % 20_000 == 1
+    assert table.num_rows > 20_000
+    assert aljava.verify(path).findings == ()
+    assert len(os.listdir(tmp_path)) == 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -7,6 +7,7 @@ import pickle
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -460,3 +461,69 @@ def test_a_stream_that_cannot_seek(tmp_path) -> None:
     assert dataset.num_batches == 5
     assert dataset.to_table(["id"], pc.field("id") < 5)["id"].to_pylist() == [0, 1, 2, 3, 4]
     assert dataset.tail(2, ["id"])["id"].to_pylist() == [ROWS - 2, ROWS - 1]
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_what_zones_decide_is_what_a_scan_finds(tmp_path: Path, compression: str) -> None:
+    rows = 60_000
+    table = pa.table(
+        {
+            "id": pa.array(range(rows)),
+            "gaps": pa.array([None if row // 9000 == 2 or row % 5000 == 0 else row / 2 for row in range(rows)]),
+            "word": [f"{row // 7000:03}" for row in range(rows)],
+        }
+    )
+    for day in range(3):
+        path = tmp_path / f"day={day}" / "part.arrow"
+        path.parent.mkdir()
+        aljava.write(table.slice(day * 20_000, 20_000), path, compression=compression, batch_rows=9_000)
+    dataset = aljava.open(tmp_path)
+    whole = dataset.to_table()
+    r = random.Random(3)
+    for _ in range(150):
+        low, high = sorted(r.choices(range(-10, rows + 10), k=2))
+        conditions = [
+            (pc.field("id") >= low) & (pc.field("id") < high),
+            pc.field("gaps") < high,
+            pc.field("gaps").is_null(),
+            pc.field("word") >= f"{low // 7000:03}",
+            pc.field("day") == r.randrange(4),
+            pc.field("id").isin([low, high]),
+            pc.field("id") - pc.field("id") / 3 * 3 == 1,
+        ]
+        one, other = r.sample(conditions, 2)
+        filter = r.choice([one, one & other, one | other, one & ~other])
+        expected = whole.filter(filter)
+        assert dataset.count_rows(filter) == expected.num_rows, filter
+        assert dataset.to_table(filter=filter).equals(expected), filter
+    assert dataset.count_rows(pc.field("id") >= 0) == rows
+
+
+def test_zones_that_match_are_counted_without_a_look_at_the_data(tmp_path: Path) -> None:
+    path = tmp_path / "t.arrow"
+    aljava.write({"id": list(range(50_000))}, path, compression="none", checksums=False)
+    dataset = aljava.open(path)
+    block = aljava.ipc.open_file(path).footer.batches[0]
+    with open(path, "r+b") as file:
+        file.seek(block.offset + block.metadata_length)
+        file.write(bytes(block.body_length))
+    assert dataset.count_rows(pc.field("id") >= 0) == 50_000
+    assert dataset.count_rows(pc.field("id") >= 8192) == 50_000 - 8192
+
+
+def test_a_raw_file_of_many_batches_is_read_as_it_was_written(tmp_path: Path) -> None:
+    schema = pa.schema([("id", pa.int64()), ("word", pa.string())], {"k": "v"})
+    batches = [
+        pa.record_batch({"id": [number] * (number % 3), "word": [str(number)] * (number % 3)}, schema=schema)
+        for number in range(300)
+    ]
+    with pa.ipc.new_file(tmp_path / "t.arrow", schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    expected = pa.Table.from_batches(batches, schema)
+    for dataset in (aljava.open(tmp_path / "t.arrow"), aljava.open(tmp_path / "t.arrow", untrusted=True)):
+        assert dataset.to_table().equals(expected, check_metadata=True)
+        assert dataset.to_table(["word", "id"]).equals(expected.select(["word", "id"]))
+        assert pa.Table.from_batches(dataset.to_batches(), schema).equals(expected)
+        assert dataset.count_rows(pc.field("id") < 100) == 99
+        assert (dataset.num_rows, dataset.num_batches) == (300, 300)

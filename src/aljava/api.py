@@ -80,7 +80,7 @@ def write(
         AlreadyExists: mode="create", and something stands there.
         AccessDenied, TransferError, StoreFull: the place cannot take it; what stood there before is intact.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> write({"id": [1, 2, 3], "price": [0.5, 1.5, 2.5]}, address).rows
@@ -172,7 +172,7 @@ def append(data: Any, target: Any, **options: Any) -> Written:
         TruncatedFile: an earlier append died; `aljava repair` first.
         AccessDenied, TransferError: the place cannot take it; what stood there before is intact.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> for day in (1, 2):
@@ -218,7 +218,7 @@ def read(
         InvalidData: no table, or a damaged one.
         QueryError: a column that does not exist, a filter that cannot be evaluated.
 
-    Example:
+    Examples:
         >>> import tempfile, pyarrow.compute as pc
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> _ = write({"day": [1, 1, 2], "price": [0.5, 1.5, 2.5]}, address)
@@ -261,7 +261,7 @@ def open(
     Raises:
         NotFound, TruncatedFile, InvalidData: as in `read`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> _ = write({"id": [1, 2, 3]}, address)

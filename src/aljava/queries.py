@@ -63,7 +63,7 @@ def sql(
         UnsupportedType: a keyword that is not table-like; a column of a type that DuckDB lacks.
         InvalidOption: a keyword that names a table of the connection.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> _ = api.write({"day": [1, 1, 2], "price": [0.5, 1.5, 2.5]}, address)
@@ -102,7 +102,7 @@ def attach(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     Raises:
         InvalidOption: it is not a DuckDB connection.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> _ = api.write({"id": [1, 2, 3]}, address)

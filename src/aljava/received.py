@@ -12,6 +12,7 @@ from aljava.errors import InvalidOption
 from aljava.formats import Format
 from aljava.payloads import Query
 from aljava.places.stream import StreamPlace
+from aljava.scanning import Selection
 
 
 class ReceivedDataset(Dataset):
@@ -78,6 +79,9 @@ class ReceivedDataset(Dataset):
         """The stream is one fragment."""
         yield self
 
+    def _table(self, selection: Selection) -> pa.Table | None:
+        return None
+
     def __reduce__(self) -> Any:
         raise InvalidOption(f"{self.address} is received by this process: send its table instead")
 
@@ -97,7 +101,6 @@ class _Arriving(Scanner):
     """A query over what arrives, answered batch by batch."""
 
     _dataset: ReceivedDataset
-    is_at_hand = False
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         done = 0

@@ -134,8 +134,9 @@ class AddressTable(_Source):
             self.scans.append((columns, filter))
         try:
             query = (self._as_it_is_now(dataset) if self._live else dataset).scanner(columns, filter)
-            if query.is_at_hand:
-                return _Scan(query.to_reader())
+            table = query.at_hand()
+            if table is not None:
+                return _Scan(table.to_reader())
         except AljavaError as error:
             self._fail(error)
         return _Scan(pa.RecordBatchReader.from_batches(query.projected_schema, self._watched(query.to_batches())))
@@ -217,6 +218,8 @@ class AddressTable(_Source):
 def report(table: AddressTable, columns: Sequence[str] | None, filter: Any) -> str:
     """One line on how much a scan read, of how much there is."""
     dataset = table.dataset
+    if table.rows() is None:
+        return f"{table.address}: a stream, read from its start to its end"
     survey = dataset.explain(filter)
     names = dataset.schema.names if columns is None else columns
     parts = [

@@ -78,6 +78,7 @@ class Selection:
 
     Attributes:
         needed: names of the columns to read, or None for all.
+        names: of the columns that come out as they are, or None for all, or where expressions come out.
         schema: of the rows that come out.
 
     Raises:
@@ -99,7 +100,7 @@ class Selection:
         if isinstance(columns, str):
             raise QueryError(f"columns is the text {columns!r}: give a list of names")
         self._address, self.filter = address, filter
-        self._names = None if columns is None or isinstance(columns, Mapping) else list(columns)
+        self.names = None if columns is None or isinstance(columns, Mapping) else list(columns)
         self._expressions = dict(columns) if isinstance(columns, Mapping) else None
         known = list(schema.names)
         tree = None if filter is None else self._tree(filter)
@@ -107,7 +108,7 @@ class Selection:
         if self._expressions is not None:
             named += [self._fields(self._tree(expression), known) for expression in self._expressions.values()]
         else:
-            named.append(known if self._names is None else self._names)
+            named.append(known if self.names is None else self.names)
         wanted = {name for names in named for name in names}
         for name in [name for names in named for name in names]:
             if name not in known:
@@ -115,7 +116,7 @@ class Selection:
         times = {name: known.count(name) for name in wanted} if len(set(known)) < len(known) else {}
         twice = [name for name, count in times.items() if count > 1]
         self.needed: list[str] | None = [name for name in known if name in wanted]
-        if self._names is None and self._expressions is None:
+        if self.names is None and self._expressions is None:
             self.needed = None
             twice = [name for name in twice if filter is not None and name in named[0]]
         if twice:
@@ -126,13 +127,13 @@ class Selection:
         if filter is not None and not (tree and is_runnable(tree, schema)):
             self._mask(empty)
         self.schema = self._projected(empty).schema if self._expressions is not None else read
-        if self._names is not None:
-            self.schema = pa.schema([schema.field(name) for name in self._names], schema.metadata)
+        if self.names is not None:
+            self.schema = pa.schema([schema.field(name) for name in self.names], schema.metadata)
 
     def without_columns(self) -> Self:
         """The same filter, of whose rows nothing is wanted but their number."""
         other = copy(self)
-        other._names, other._expressions, other.needed = [], None, self._filtered
+        other.names, other._expressions, other.needed = [], None, self._filtered
         return other
 
     @property
@@ -153,8 +154,8 @@ class Selection:
         if self._expressions is not None:
             table = pa.Table.from_batches(batches) if batches else None
             batches = [] if table is None else self._projected(table).to_batches()
-        if self._names is not None:
-            batches = [batch.select(self._names) for batch in batches]
+        if self.names is not None:
+            batches = [batch.select(self.names) for batch in batches]
         return batches
 
     def _matching(self, batches: list[pa.RecordBatch], sure: Sequence[bool]) -> list[pa.RecordBatch]:

@@ -1,6 +1,6 @@
-"""Real servers for the tests of remote places: an S3 end point (moto) and a web server that knows ranges.
+"""Real servers for the tests of remote places: end points of S3 (moto) and Google's storage, a web server with ranges.
 
-Both run in a process of their own: a destructor of pyarrow's S3 stream waits for the server while it holds the GIL.
+Each runs in a process of its own: a destructor of pyarrow's S3 stream waits for the server while it holds the GIL.
 
     GET  /__count        bytes of bodies sent since the last count
     GET  /__cut/BYTES    from now on a body breaks off after so many bytes; 0: no more
@@ -106,7 +106,21 @@ def files(folder: str):
     return application
 
 
+def google() -> None:
+    import threading
+
+    from gcp_storage_emulator.server import create_server
+
+    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
+    server.start()
+    print(server._api._httpd.server_port, flush=True)
+    threading.Event().wait()
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "google":
+        google()
+        sys.exit()
     from werkzeug.serving import make_server
 
     app = Counting(s3() if sys.argv[1] == "s3" else files(sys.argv[2]))

@@ -2,8 +2,12 @@
 
 import io
 import os
+import shutil
+import socket
 import stat
+import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -49,6 +53,45 @@ def s3_address(server, key: str) -> str:
 
 
 @pytest.fixture(scope="module")
+def google():
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator stands in for Google's storage")
+    with running("google") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def azure():
+    """Azurite, Microsoft's emulator, which `npm install -g azurite` brings."""
+    command = shutil.which("azurite-blob")
+    if command is None:
+        pytest.skip("Azure is not tried: azurite-blob is not on the PATH (npm install -g azurite)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+    process = subprocess.Popen([command, "--blobPort", str(port), *options], stdout=subprocess.DEVNULL)
+    # The name and the key that every emulator of Azure has.
+    key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    here = f"127.0.0.1:{port}"
+    system = pyarrow.fs.AzureFileSystem(
+        "devstoreaccount1", account_key=key, blob_storage_authority=here, blob_storage_scheme="http",
+        dfs_storage_authority=here, dfs_storage_scheme="http",
+    )  # fmt: skip
+    try:
+        for attempt in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.1 * (attempt < 99))
+        system.create_dir("bucket")
+        yield system
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
 def web(tmp_path_factory):
     pytest.importorskip("werkzeug")
     folder, content = tmp_path_factory.mktemp("web"), os.urandom(1 << 20)
@@ -60,7 +103,7 @@ def web(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(params=["local", "file object", "s3", "fsspec"])
+@pytest.fixture(params=["local", "file object", "s3", "google", "azure", "fsspec"])
 def place(request, tmp_path):
     match request.param:
         case "local":
@@ -69,6 +112,13 @@ def place(request, tmp_path):
             return FileObject(io.BytesIO())
         case "s3":
             return locate(s3_address(request.getfixturevalue("s3"), f"{request.node.originalname}/a table"))
+        case "google":
+            here = f"127.0.0.1%3A{request.getfixturevalue('google').port}"
+            name = f"{request.node.originalname}/a table"
+            return locate(f"gs://anonymous@bucket/{name}?scheme=http&endpoint_override={here}")
+        case "azure":
+            system = request.getfixturevalue("azure")
+            return locate(f"bucket/{request.node.originalname}/a table", filesystem=system)
         case "fsspec":
             return locate(f"memory:///{request.node.originalname}/a table")
 

@@ -14,6 +14,7 @@ import pytest
 
 import aljava
 from aljava.errors import AccessDenied, InvalidData, NotFound, QueryError
+from tests.ipc.test_other_readers import node_modules  # noqa: F401  a fixture
 from tests.server.conftest import TOKEN, Served
 from tests.streams.peers import numbers, process, table
 
@@ -82,11 +83,7 @@ def test_duckdb(served: Served) -> None:
     assert duckdb.sql("select sum(id) from arriving").fetchall() == [(4999950000,)]
 
 
-def test_javascript(served: Served) -> None:
-    node = shutil.which("node")
-    packages = sorted(Path(__file__).parents[2].glob(".venv/share/aljava-test-javascript-*/node_modules"))
-    if node is None or not packages:
-        pytest.skip("no Node with the apache-arrow package")
+def test_javascript(served: Served, node_modules: Path) -> None:  # noqa: F811  the fixture
     script = """
     const {tableFromIPC, RecordBatchReader} = require('apache-arrow');
     (async () => {
@@ -101,8 +98,8 @@ def test_javascript(served: Served) -> None:
     """
     for name, expected in (("n", f"100000 {99_999 * 100_000 / 4:.0f}"),):
         done = subprocess.run(
-            [node, "-e", script, f"{served.http}/tables/{name}", TOKEN],
-            env={"NODE_PATH": str(packages[-1]), "PATH": "/usr/bin:/bin"},
+            ["node", "-e", script, f"{served.http}/tables/{name}", TOKEN],
+            env={"NODE_PATH": str(node_modules), "PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,
             timeout=60,

@@ -27,6 +27,7 @@ from aljava.errors import (
     UnsupportedType,
 )
 from aljava.store import Store, payload, stores
+from aljava.store.filling import write_all
 from aljava.store.names import file_name, key_of
 
 SHARED = 64 << 10  # bytes from which two threads share the work
@@ -229,8 +230,10 @@ def test_a_recycled_object_holds_no_byte_of_the_one_before(store: Store) -> None
     assert b"\xa5" * 8 not in store.buffer("t").to_pybytes()
 
 
-def test_a_copy_on_two_threads_is_exact(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways are tried on the first bytes of a large copy, and the faster one takes the rest."""
+@pytest.mark.parametrize("alone", [0, 2])
+def test_a_copy_on_two_threads_is_exact(store: Store, monkeypatch: pytest.MonkeyPatch, alone: int) -> None:
+    """Where two are seen to be no faster, one goes on alone for a while."""
+    monkeypatch.setattr("aljava.store.filling._COPIES_ALONE", alone)
     monkeypatch.setattr("aljava.store.filling._PROBE", 64 << 10)
     monkeypatch.setattr("aljava.store.filling._COPIES_BETWEEN_PROBES", 2)
     generator = np.random.default_rng(1)
@@ -312,7 +315,7 @@ def test_a_destroyed_store_begins_anew(store: Store) -> None:
 
 def test_repr_names_what_is_there(store: Store) -> None:
     store["t"] = LARGE
-    assert repr(store) == f"<Store {store.name!r}: 1 objects, 1.53 MiB>"
+    assert repr(store) == f"<Store {store.name!r}: 1 object, 1.60 MB>"
 
 
 def test_info_says_what_an_object_is(store: Store) -> None:
@@ -348,7 +351,7 @@ def test_a_file_that_is_no_object_is_named(store: Store) -> None:
 def test_a_notebook_shows_the_objects(store: Store) -> None:
     store.update({f"<{number:02}>": SMALL for number in range(60)})
     shown = store._repr_html_()
-    assert "<td>&lt;00&gt;</td><td>3</td>" in shown
+    assert '<td>&lt;00&gt;</td><td class="number">3</td>' in shown
     assert "n: int64, word: string" in shown
     assert "and 10 more" in shown
 
@@ -489,6 +492,33 @@ def test_a_symbolic_link_is_no_store(no_leaks: None, tmp_path: Path, monkeypatch
     monkeypatch.setenv("ALJAVA_SHM", str(tmp_path))
     with pytest.raises(AccessDenied, match="not a folder"):
         Store("desk")
+
+
+@pytest.mark.parametrize("module", ["aljava.store", "aljava.multiprocessing"])
+def test_another_platform_is_named(no_leaks: None, module: str) -> None:
+    """Without the file locks of Linux and macOS, in a process that believes to be on Windows."""
+    program = """if True:
+        import sys, multiprocessing.util, pyarrow.dataset, numpy
+        sys.platform, sys.modules["fcntl"] = "win32", None
+        import aljava.errors
+        try:
+            __import__(sys.argv[1])
+        except aljava.errors.UnsupportedPlatform as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", program, module], capture_output=True, text=True, check=True)
+    assert "Linux or macOS, and this is win32" in done.stdout
+
+
+def test_more_than_one_call_can_move_is_written(
+    no_leaks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aljava.store.filling._BYTES_A_CALL", 1_000)
+    monkeypatch.setattr("aljava.store.filling._BUFFERS_A_CALL", 3)
+    pieces = [os.urandom(size) for size in (0, 2_500, 1, 999, 1_000, 0, 7, 8, 9, 10, 3_000)]
+    with open(tmp_path / "file", "wb") as file:
+        write_all(file.fileno(), [memoryview(piece) for piece in pieces], 5)
+    assert (tmp_path / "file").read_bytes() == bytes(5) + b"".join(pieces)
 
 
 def test_a_store_destroyed_during_a_put_says_so(store: Store) -> None:

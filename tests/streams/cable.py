@@ -59,9 +59,8 @@ class Cable:
         """A Python process on one of the hosts, 0 or 1."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]])}
         command = ["ip", "netns", "exec", self.names[host], sys.executable, "-c", code, *arguments]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=HERE
-        )
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=HERE)
         self.processes.append(process)
         return process
 

@@ -1,5 +1,6 @@
 """Two hosts with a cable between them that loses, delays and reorders packets, and is cut."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from tests.streams.cable import HOSTS, Cable
 
 pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.long]
 LATE = f"tcp://{HOSTS[1]}:9000: nothing could be {{}} the other end within the time limit"
+# Of 160 kB each.
+BATCHES = os.environ.get("ALJAVA_TEST_NETWORK_BATCHES", "30")
 TOKEN = "token-of-the-test"
 
 SEND = """
@@ -38,21 +41,24 @@ with aljava.listen(sys.argv[1]) as calls:
             print(type(error).__name__, error, flush=True)
 """
 SERVE = """
-import sys, tempfile, aljava, psutil
+import os, sys, tempfile, time, aljava, psutil
 from aljava.server.catalogue import Catalogue
 from aljava.server.flight import FlightServer
 from aljava.server.http import HttpServer
 from aljava.server.settings import Limits, Settings
 from tests.streams.peers import numbers
 with tempfile.TemporaryDirectory() as folder:
+    os.mkdir(f"{folder}/data")
     aljava.write(numbers(int(sys.argv[3])), f"{folder}/n.arrow")
     settings = Settings(token=sys.argv[2], allow_upload=True, limits=Limits(stall_seconds=2))
-    catalogue = Catalogue([f"{folder}/n.arrow", folder])
+    catalogue = Catalogue([f"{folder}/n.arrow", f"{folder}/data"])
     with HttpServer(catalogue, [], settings, sys.argv[1], 0) as http:
         flight = FlightServer(catalogue, settings, sys.argv[1], 0)
         print(http.address, flight.address, flush=True)
-        for line in sys.stdin:
-            pass
+        for line in sys.stdin:  # when its connections are gone
+            while left := [one for one in psutil.Process().net_connections() if one.status == "ESTABLISHED"]:
+                time.sleep(0.1)
+            print(len(left), flush=True)
 """
 
 
@@ -69,10 +75,10 @@ def test_nothing_is_lost_or_reordered(cable: Cable) -> None:
     address = f"tcp://{HOSTS[1]}:9000?timeout=30"
     receiver = cable.start(1, RECEIVE, address)
     assert receiver.stdout.readline() == "listening\n"
-    sender = cable.start(0, SEND, address, "30")
-    said = sender.communicate(timeout=120)
+    sender = cable.start(0, SEND, address, BATCHES)
+    said = sender.communicate(timeout=240)
     assert sender.returncode == 0, said
-    assert receiver.stdout.readline() == "whole 300000\n"
+    assert receiver.stdout.readline() == f"whole {int(BATCHES) * 10_000}\n"
     assert cable.lost() > 10
 
 
@@ -124,3 +130,34 @@ def test_a_server_over_a_bad_cable(cable: Cable, served: tuple[Any, str, str]) -
         client = cable.start(0, FETCH, f"{base}/n", f"{base}/data/n")
         assert (client.communicate(timeout=120), client.returncode) == (("whole True\n", ""), 0)
     assert cable.lost() > 10
+
+
+PART = """
+import sys, aljava
+rows = 0
+try:
+    for batch in aljava.open(sys.argv[1]).to_reader():
+        rows += batch.num_rows
+        if rows == batch.num_rows:
+            print("begun", flush=True)
+    print("whole")
+except aljava.AljavaError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_cut_download_is_an_error_at_both_ends(cable: Cable, served: tuple[Any, str, str]) -> None:
+    server, http, flight = served
+    for base in (http, flight):
+        client = cable.start(0, PART, f"{base}/n?timeout=2")
+        assert client.stdout.readline() == "begun\n"
+        cable.cut()
+        said, _ = client.communicate(timeout=30)
+        assert said.startswith("TransferError "), said
+        assert "/n: " in said
+        assert TOKEN not in said
+        if base == http or "ALJAVA_TEST_NETWORK_BATCHES" in os.environ:  # gRPC takes 20 seconds
+            server.stdin.write("connections\n")
+            server.stdin.flush()
+            assert server.stdout.readline() == "0\n"
+        cable.mend()

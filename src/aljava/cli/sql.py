@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from aljava.cli.output import pandas_is_not_needed
+from aljava.cli.output import console, pandas_is_not_needed
 from aljava.errors import InvalidOption, TransferError
 
 #: Seconds after which a query is long enough to show how far it is.
@@ -104,17 +104,15 @@ def put(relation: Any, connection: Any, output: str | None, format: Output | Non
 
 def show(relation: Any, connection: Any) -> None:
     """Shows the rows of a relation as a table: as wide as the terminal, or in a pipe as wide as it is."""
-    from rich.console import Console
-
     from aljava.cli.grid import grid, rendered
     from aljava.relations import to_reader
 
-    shown = grid(to_reader(relation), connection)
+    out = console(wide=True)
+    shown = grid(to_reader(relation), connection, out.width)
     if shown.names in (["Count"], ["Success"]) and not shown.rows:
         return  # a statement without rows, such as CREATE VIEW
-    console = Console() if sys.stdout.isatty() else Console(width=100_000)
-    console.print(rendered(shown, console.width))
-    console.print(shown.summary, style="dim")
+    out.print(rendered(shown, out.width))
+    out.print(shown.summary, style="dim")
 
 
 def watched(connection: Any, work: Callable[[], Any]) -> Any:

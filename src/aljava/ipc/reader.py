@@ -35,11 +35,13 @@ from aljava.ipc.metadata import (
     DICTIONARY,
     SCHEMA,
     Block,
+    Blocks,
     Footer,
     check_buffers,
     decode_footer,
     decode_message,
     peek,
+    peek_batches,
 )
 
 OWN_PREFIX = b"aljava."
@@ -54,7 +56,7 @@ CHECKED = 1 << 20
 class ReadOptions:
     """How Aljava reads a payload.
 
-    Example:
+    Examples:
         >>> ReadOptions(columns=("price",), untrusted=True).use_threads
         True
     """
@@ -275,7 +277,7 @@ class RecordBatchFileReader(PyArrowFileReader):
         """Read all record batches as a `pyarrow.Table`; compressed ones are decoded several at a time."""
         if self._memory is not None and self._before is None:
             with _FILE:
-                if not any(map(self._is_compressed, (*self.footer.dictionaries, *self.footer.batches))):
+                if not self._is_any_compressed():
                     return self._valid(super().read_all())
         count = self.num_record_batches
         if count > 1 and self._options.use_threads and self._is_compressed(self.footer.batches[0]):
@@ -336,6 +338,13 @@ class RecordBatchFileReader(PyArrowFileReader):
         if peek(metadata)[2] is not None:
             body = self._read(block.offset + block.metadata_length, block.body_length)
             check_compressed(decode_message(metadata), body)
+
+    def _is_any_compressed(self) -> bool:
+        peeks = peek_batches(self._memory, self.footer.batches)
+        if (peeks.compressed & peeks.sound).any():
+            return True
+        unsure = Blocks(self.footer.batches.table[~peeks.sound])
+        return any(map(self._is_compressed, (*self.footer.dictionaries, *unsure)))
 
     def _is_compressed(self, block: Block) -> bool:
         return peek(self._metadata(block))[2] is not None

@@ -21,7 +21,7 @@ _ABANDONED = b"aljava: abandoned"
 _BATCH_BYTES = 2 << 20
 _TIMEOUT = 60.0
 # What gRPC has to say of a certificate.
-_DISTRUSTED = re.compile("(?<=certificate verify failed: )[^.]+|Peer name .* is not in peer certificate", re.IGNORECASE)
+_DISTRUSTED = re.compile("(?<=certificate verify failed: )[^.]+|Peer name [^ ]+ is not in peer certificate", re.I)
 
 
 class FlightTable(StreamPlace):

@@ -108,10 +108,19 @@ class ServedTable(StreamPlace):
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def connect(self) -> http.client.HTTPConnection:
+        """Calls the server.
+
+        Raises:
+            AccessDenied: its certificate is not one that we trust.
+            TransferError: it cannot be reached.
+        """
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=self.timeout)
         if self._is_tls:
             context = client_context(self.address, self._ca)
-            return http.client.HTTPSConnection(self._host, self._port, timeout=self.timeout, context=context)
-        return http.client.HTTPConnection(self._host, self._port, timeout=self.timeout)
+            connection = http.client.HTTPSConnection(self._host, self._port, timeout=self.timeout, context=context)
+        with self._reached():
+            connection.connect()
+        return connection
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -170,6 +179,9 @@ class _Exchange(Channel):
     def acknowledge(self) -> None:
         """HTTP says where a response ends."""
 
+    def takes(self, seconds: float) -> bool:
+        return True
+
     def close(self) -> None:
         self.connection.close()
 
@@ -183,7 +195,7 @@ class _Download(_Exchange):
         self._response = self.connection.getresponse()
         self.require(self._response, 200)
 
-    def _send_some(self, views: list[memoryview]) -> int:
+    def _send_some(self, views: Sequence[Any]) -> int:
         raise InvalidOption(f"{self.address}: a response is read, not written")
 
     def _receive_some(self, view: memoryview, whole: bool) -> int:
@@ -204,7 +216,7 @@ class _Download(_Exchange):
 class _Upload(_Exchange):
     """The body of a request, in chunks."""
 
-    def _send_some(self, views: list[memoryview]) -> int:
+    def _send_some(self, views: Sequence[Any]) -> int:
         size = sum(map(len, views))
         self.connection.send(b"%x\r\n" % size)
         for view in views:

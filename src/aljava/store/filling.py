@@ -21,12 +21,14 @@ from aljava.ipc.writer import Layout
 from aljava.store.folder import Folder, Segment
 from aljava.store.kernel import Mapping
 
-# IOV_MAX is 1024 on Linux and macOS. Linux moves at most 2 GiB - 4 KiB in one call.
+# IOV_MAX is 1024 on Linux and macOS. Linux moves at most 2 GiB - 4 KiB in one call, and macOS refuses more.
 _BUFFERS_A_CALL = 512
 _BYTES_A_CALL = 1 << 30
-# Bytes that each way of copying is tried on, and how many large copies a finding is good for.
+# Bytes that the speed of one thread is measured on, for how many large copies that is good, and how many one thread
+# makes alone after two were no faster.
 _PROBE = 32 << 20
 _COPIES_BETWEEN_PROBES = 64
+_COPIES_ALONE = 8
 # New memory is filled in pieces of so many bytes, few enough that a processor's cache still holds the zeros that they
 # replace; on two threads where there is more to fill than that.
 _PIECE = 1 << 20
@@ -99,34 +101,43 @@ def _fill_mapped(folder: Folder, segment: Segment, parts: Iterable[tuple[int, pa
 
 
 def _copy(mapping: Mapping, offset: int, buffer: pa.Buffer) -> None:
-    if buffer.size >= 2 * _PROBE:
+    if buffer.size >= 2 * _PROBE and _has_two_processors():
         _Pair.copy(mapping, offset, buffer)
     else:
         _memmove(mapping.address + offset, buffer.address, buffer.size)
 
 
 class _Pair:
-    """Copying on two threads, where that is faster: on some machines it doubles the speed, on others it costs."""
+    """Copying on two threads, for as long as that is seen to be faster than one alone.
 
-    helps = False
-    copies_until_probe = 0
+    It takes half of the time where a second processor is free, and as long as before where it is busy, or where one
+    thread takes all that the memory gives.
+    """
+
+    # Seconds that one thread takes for a byte, and for how many copies that is believed.
+    alone = 0.0
+    copies_until_measured = 0
+    # Copies to be made by one thread before two are tried again.
+    copies_alone = 0
 
     @classmethod
     def copy(cls, mapping: Mapping, offset: int, buffer: pa.Buffer) -> None:
-        """Copies at least twice `_PROBE` bytes; now and then it tries both ways on the first of them."""
-        if cls.copies_until_probe == 0:
-            cls.copies_until_probe = _COPIES_BETWEEN_PROBES
+        """Copies at least twice `_PROBE` bytes."""
+        if cls.copies_until_measured == 0:
+            cls.copies_until_measured = _COPIES_BETWEEN_PROBES
             start = time.perf_counter()
             _memmove(mapping.address + offset, buffer.address, _PROBE)
-            middle = time.perf_counter()
-            cls._on_two(mapping, offset + _PROBE, buffer.slice(_PROBE, _PROBE))
-            cls.helps = middle - start > 1.2 * (time.perf_counter() - middle)
-            offset, buffer = offset + 2 * _PROBE, buffer.slice(2 * _PROBE)
-        cls.copies_until_probe -= 1
-        if cls.helps:
-            cls._on_two(mapping, offset, buffer)
-        else:
+            cls.alone = (time.perf_counter() - start) / _PROBE
+            offset, buffer = offset + _PROBE, buffer.slice(_PROBE)
+        cls.copies_until_measured -= 1
+        if cls.copies_alone:
+            cls.copies_alone -= 1
             _memmove(mapping.address + offset, buffer.address, buffer.size)
+            return
+        start = time.perf_counter()
+        cls._on_two(mapping, offset, buffer)
+        if time.perf_counter() - start > 0.9 * cls.alone * buffer.size:
+            cls.copies_alone = _COPIES_ALONE
 
     @staticmethod
     def _on_two(mapping: Mapping, offset: int, buffer: pa.Buffer) -> None:
@@ -143,22 +154,20 @@ class _Pair:
 
 
 def _fill_file(segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> None:
-    run: list[memoryview] = []
-    start = position = 0
+    views: list[memoryview] = []
+    position = 0
     for offset, part in parts:
         if offset > position:
-            run += _zeros(offset - position)
-        view = memoryview(part).cast("B")
-        run.append(view)
-        position = offset + len(view)
-        if len(run) >= _BUFFERS_A_CALL or position - start >= _BYTES_A_CALL:
-            write_all(segment.descriptor, run, start)
-            run, start = [], position
-    write_all(segment.descriptor, run, start)
+            views.append(memoryview(bytes(offset - position)))
+        views.append(memoryview(part).cast("B"))
+        position = offset + len(views[-1])
+    write_all(segment.descriptor, views, 0)
 
 
 def _has_two_processors() -> bool:
-    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) > 1
+    return (os.cpu_count() or 1) > 1
 
 
 def _fill_from_both_ends(folder: Folder, segment: Segment, parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> None:
@@ -218,16 +227,18 @@ def _pieces(parts: Iterable[tuple[int, pa.Buffer | bytes]]) -> Iterator[tuple[in
         position = offset + buffer.size
 
 
-def _zeros(size: int) -> list[memoryview]:
-    block = memoryview(bytes(min(size, 1 << 20)))
-    return [block] * (size // len(block)) + [block[: size % len(block)]]
-
-
 def write_all(descriptor: int, views: list[memoryview], offset: int) -> None:
     """Writes views one after the other from `offset` on, however many calls that takes."""
     first = 0
     while first < len(views):
-        written = os.pwritev(descriptor, views[first:], offset)
+        size = 0
+        call = []
+        for view in views[first : first + _BUFFERS_A_CALL]:
+            call.append(view[: _BYTES_A_CALL - size])
+            size += len(call[-1])
+            if size == _BYTES_A_CALL:
+                break
+        written = os.pwritev(descriptor, call, offset)
         offset += written
         while first < len(views) and written >= len(views[first]):
             written -= len(views[first])

@@ -55,6 +55,7 @@ _SHARE = fcntl.LOCK_SH | fcntl.LOCK_NB
 # Held while a lock is half taken. A fork at that moment would hand the child a descriptor that holds a lock for as long
 # as the child lives; so a fork waits for the guard, which is never held longer than a few system calls.
 _guard = threading.RLock()
+_SHARING = "its owner shares it by making it with a mode such as 0o770, and all who use it open it with that mode"
 _folders: "weakref.WeakSet[Folder]" = weakref.WeakSet()
 
 
@@ -128,6 +129,8 @@ class Folder:
         self._kept: dict[int, Mapping] = {}
         for folder in (os.path.dirname(path), path):
             _check_owner(folder, self._is_shared)
+        if os.path.exists(path) and not os.access(path, os.R_OK | os.X_OK):
+            raise AccessDenied(f"{path} is not shared with user {os.geteuid()}: {_SHARING}")
         with _guard:
             _folders.add(self)
 
@@ -413,7 +416,10 @@ class Folder:
     def _take(self, work: str) -> Segment | None:
         """Opens a segment that is ours by name, if nobody reads it and no second name (a token's) leads to it."""
         with _guard:
-            descriptor = os.open(work, os.O_RDWR)
+            try:
+                descriptor = os.open(work, os.O_RDWR)
+            except PermissionError:  # another user's, made with a narrower mode than the store's
+                return None
             status = os.fstat(descriptor)
             free = False
             if status.st_nlink == 1:
@@ -502,7 +508,7 @@ class Folder:
         with _guard:
             try:
                 descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:  # another has finished
+            except (FileNotFoundError, PermissionError):  # another has finished; another user has to
                 return
             try:
                 fcntl.flock(descriptor, _TEST)
@@ -527,11 +533,17 @@ class Folder:
         """Makes the folders at the first write, so that a look at a store that is not there leaves none behind."""
         root = os.path.dirname(self.path)
         for folder in (root, self.path, self._pool, self._work, self._writers):
-            with contextlib.suppress(FileExistsError):
+            try:
                 os.mkdir(folder, 0o700)
                 if self._is_shared:
                     os.chmod(folder, 0o755 if folder == root else self._mode)
+            except FileExistsError:
+                pass
+            except PermissionError as error:
+                raise AccessDenied(f"{folder} cannot be made by user {os.geteuid()}: {error.strerror}") from error
             _check_owner(folder, self._is_shared)
+        if not os.access(self._work, os.W_OK | os.X_OK):
+            raise AccessDenied(f"{self.path} cannot be written by user {os.geteuid()}: {_SHARING}")
 
     def _identify(self) -> None:
         """Takes an identity as a writer: a file that stays locked for as long as this process lives."""
@@ -586,12 +598,14 @@ def _check_owner(path: str, shared: bool) -> None:
         status = os.lstat(path)
     except FileNotFoundError:
         return
+    except PermissionError as error:
+        raise AccessDenied(f"{path} is not shared with user {os.geteuid()}: {_SHARING}") from error
     if not stat.S_ISDIR(status.st_mode):
         raise AccessDenied(f"{path} is not a folder: remove it, or choose another place with ALJAVA_SHM")
     if status.st_uid != os.geteuid() and not shared:
         raise AccessDenied(
-            f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}: choose another place with ALJAVA_SHM, or "
-            "open the store with the mode that its owner shares it by, such as mode=0o770"
+            f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}: choose another place with ALJAVA_SHM; or "
+            f"{_SHARING}"
         )
 
 
