@@ -21,9 +21,9 @@ LIMITS = Limits(connections=3, upload_bytes=1 << 20, stall_seconds=0.5)
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[FlightServer]:
-    """Offers `data/n`, of 16 MB, and takes uploads."""
+    """Offers `data/n`, of 128 MB, more than the network holds, and takes uploads."""
     (tmp_path / "data").mkdir()
-    aljava.write(numbers(1_000_000), str(tmp_path / "data" / "n.arrow"), compression="none")
+    aljava.write(numbers(8_000_000), str(tmp_path / "data" / "n.arrow"), compression="none")
     server = FlightServer(
         Catalogue([str(tmp_path / "data")]), Settings(allow_upload=True, limits=LIMITS), "127.0.0.1", 0
     )
@@ -37,7 +37,7 @@ def answers(served: FlightServer) -> bool:
         for _ in range(100):
             try:
                 readers = [client.do_get(pa.flight.Ticket(b"data/n")) for _ in range(LIMITS.connections)]
-                return all(reader.read_all().num_rows == 1_000_000 for reader in readers)
+                return all(reader.read_all().num_rows == 8_000_000 for reader in readers)
             except pa.flight.FlightUnavailableError:
                 time.sleep(0.1)
     return False

@@ -82,6 +82,9 @@ class FlightTable(StreamPlace):
             self.explained(put)
         return size
 
+    def silence(self) -> str:
+        return f"{self.address}: the server was silent for {self.timeout:g} seconds"
+
     def client(self) -> Any:
         from pyarrow import flight
 
@@ -121,11 +124,13 @@ class FlightTable(StreamPlace):
         except pa.ArrowInvalid as error:
             raise InvalidData(f"{self.address}: {_first(error)}") from error
         except flight.FlightTimedOutError as error:
-            raise TransferError(f"{self.address}: the server was silent for {self.timeout:g} seconds") from error
+            raise TransferError(self.silence()) from error
         except flight.FlightUnavailableError as error:
             if refused := _DISTRUSTED.search(str(error)):
                 raise distrusted(self.address, refused[0]) from error
-            reason = _first(error).rpartition("last error: ")[2].rstrip(".")
+            reason = _first(error).rpartition("last error: ")[2].rpartition("with message: ")[2].rstrip(".")
+            if re.search("connection timed out", reason, re.I):
+                raise TransferError(self.silence()) from error
             hint = "" if not reason.endswith("Socket closed") else ". Does it want grpc+tls://?"
             raise TransferError(f"{self.address} cannot be reached: {reason}{hint}") from error
         except (pa.ArrowException, OSError) as error:
