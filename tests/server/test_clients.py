@@ -234,9 +234,8 @@ def test_a_server_that_falls_silent(code: str, base: str) -> None:
         address = base.format(f"127.0.0.1:{int(server.stdout.readline())}")
         with pytest.raises(TransferError, match=r"/deaf.*(timed out|silent for 1 seconds)"):
             aljava.read(f"{address}/deaf?timeout=1")
-        reader = aljava.open(f"{address}/n?timeout=1").to_reader()
         with pytest.raises(TransferError, match=r"/n: .*(within the time limit|silent for 1 seconds)"):
-            reader.read_all()
+            aljava.read(f"{address}/n?timeout=1")
     for address in ("grpc://h:1/n", "http://h/tables/n"):
         with pytest.raises(AddressError, match="no number of seconds"):
             aljava.read(f"{address}?timeout=soon")
