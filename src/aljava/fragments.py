@@ -21,6 +21,7 @@ import pyarrow as pa
 from aljava import ipc
 from aljava.errors import AljavaError, InvalidData, TransferError, TruncatedFile
 from aljava.formats import Format, recognise
+from aljava.ipc.filters import Mask, Verdict
 from aljava.ipc.message import CONTINUATION, FILE_START, Messages
 from aljava.ipc.metadata import (
     BATCH,
@@ -35,9 +36,7 @@ from aljava.ipc.metadata import (
     peek,
     peek_batches,
 )
-from aljava.ipc.outcomes import Mask
 from aljava.ipc.projection import Projection, compacted
-from aljava.ipc.pruning import Verdict
 from aljava.ipc.reader import check_compressed
 from aljava.ipc.zones import Zones
 from aljava.places.local import MappedSource
@@ -380,8 +379,8 @@ class IpcFile(Fragment):
 
     def _verdict(self, filter: Any, schema: pa.Schema) -> Verdict | None:
         """What the filter can select of each zone; None where there is no filter, or there are no zones."""
-        zones = self.zones
-        if filter is None or zones is None or not len(zones):
+        zones = None if filter is None else self.zones
+        if zones is None or not len(zones):
             return None
         last = zones.table["batch"][-1].as_py()
         if last >= self.num_batches:

@@ -23,7 +23,7 @@ from aljava.errors import InvalidOption, MissingDependency, QueryError, SchemaMi
 from aljava.fragments import Fragment, Survey, Task, open_fragment
 from aljava.frames import Progress
 from aljava.ipc.bounds import zone_type
-from aljava.ipc.pruning import Verdict
+from aljava.ipc.filters import Verdict
 from aljava.ipc.zones import Zones
 from aljava.listing import Part
 from aljava.places.place import Place
