@@ -7,6 +7,7 @@ through a stream does.
 
 import atexit
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             "1 GB between two processes, shared memory",
             rows,
             {
-                "aljava, shared memory": ("unix", _drain_aljava),
+                "aljava, table in a store": ("unix-store", _drain_aljava),
+                "aljava, table in memory": ("unix", _drain_aljava),
                 "pyarrow, makefile": ("unix-makefile", _drain_makefile),
                 "Arrow Flight": ("flight", _drain_flight),
             },
@@ -148,7 +150,7 @@ class _Sender:
         self._process.stdin.flush()
 
     def close(self) -> None:
-        self._process.kill()
+        self._process.terminate()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
@@ -251,6 +253,12 @@ class _FlightPeer(pyarrow.flight.FlightServerBase):
 def _main(kind: str, rows: int, address: str) -> None:
     """The sender's process."""
     table = _table(rows)
+    if kind == "unix-store":
+        store = aljava.Store(f"bench-streams-{os.getpid()}")
+        atexit.register(store.destroy)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        store["t"] = table
+        table = store["t"]
     if kind == "flight":
         # gRPC's messages are limited to what a client takes: batches as pyarrow's documentation has them.
         server = _FlightPeer(pa.Table.from_batches(table.to_batches(max_chunksize=131_072)))

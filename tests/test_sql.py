@@ -1,5 +1,6 @@
 """`aljava.sql`: addresses and tables in DuckDB's SQL, and a user's connection left as it was."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -98,6 +99,28 @@ def test_streams_and_shared_memory(tmp_path: Path) -> None:
         writer.write_table(table)
     aljava.write(table, "shm://sql-test/trades")
     assert rows(f"select count(*) from '{stream}' join 'shm://sql-test/trades' using (id)") == [(4,)]
+
+
+@pytest.mark.parametrize("kind", ["unix", "pipe"])
+def test_a_stream_that_comes_once(tmp_path: Path, kind: str) -> None:
+    address = f"unix://{tmp_path}/s" if kind == "unix" else str(tmp_path / "p")
+    if kind == "pipe":
+        os.mkfifo(address)
+    rows = {"id": list(range(1000)), "half": [number / 2 for number in range(1000)]}
+
+    def arriving(query: str) -> list[Any]:
+        sender = threading.Thread(target=aljava.write, args=(rows, address))
+        sender.start()
+        try:
+            return aljava.sql(query.format(f"'{address}'")).fetchall()
+        finally:
+            sender.join()
+
+    assert arriving("select count(*), max(half) from {} where id >= 990") == [(10, 499.5)]
+    assert arriving("select id % 2 as k, count(*) from {} group by k order by k") == [(0, 500), (1, 500)]
+    assert arriving("explain analyze select max(id) from {}")[-1][1].endswith(
+        "a stream, read from its start to its end"
+    )
 
 
 def test_common_table_expressions_views_and_tables_come_before_addresses(trades: str) -> None:

@@ -197,7 +197,7 @@ def test_csv_and_json_lines(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,name\n1,a\n2,\n")
     (tmp_path / "a.tsv").write_text("id\tname\n1\ta\n")
     (tmp_path / "a.jsonl").write_text('{"id": 1, "name": "a"}\n{"id": 2, "name": null}\n')
-    assert load(str(tmp_path / "a.csv")).table.to_pydict() == {"id": [1, 2], "name": ["a", ""]}
+    assert load(str(tmp_path / "a.csv")).table.to_pydict() == {"id": [1, 2], "name": ["a", None]}
     assert load(str(tmp_path / "a.tsv")).table.to_pydict() == {"id": [1], "name": ["a"]}
     assert load(str(tmp_path / "a.jsonl")).table.to_pydict() == {"id": [1, 2], "name": ["a", None]}
     assert load(str(tmp_path / "a.csv"), rows=1).table.num_rows == 1

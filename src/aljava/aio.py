@@ -60,8 +60,7 @@ async def read_batches(reader: asyncio.StreamReader, *, limits: Limits = STRANGE
         raise InvalidData(f"{messages.address}: the stream ended before its schema")
     decoder.begin(first)
     while (message := await messages.next()) is not None:
-        batch = decoder.add(message)
-        if batch is not None:
+        for batch in decoder.add(message):
             yield batch
 
 

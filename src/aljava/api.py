@@ -80,7 +80,7 @@ def write(
         AlreadyExists: mode="create", and something stands there.
         AccessDenied, TransferError, StoreFull: the place cannot take it; what stood there before is intact.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> write({"id": [1, 2, 3], "price": [0.5, 1.5, 2.5]}, address).rows
@@ -172,7 +172,7 @@ def append(data: Any, target: Any, **options: Any) -> Written:
         TruncatedFile: an earlier append died; `aljava repair` first.
         AccessDenied, TransferError: the place cannot take it; what stood there before is intact.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> for day in (1, 2):
@@ -218,20 +218,23 @@ def read(
         InvalidData: no table, or a damaged one.
         QueryError: a column that does not exist, a filter that cannot be evaluated.
 
-    Example:
+    Examples:
         >>> import tempfile, pyarrow.compute as pc
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> _ = write({"day": [1, 1, 2], "price": [0.5, 1.5, 2.5]}, address)
         >>> read(address, columns=["price"], filter=pc.field("day") == 1).to_pydict()
         {'price': [0.5, 1.5]}
     """
-    from aljava.listing import parts
     from aljava.payloads import Payloads
 
-    found = parts(source, filesystem=filesystem, storage_options=storage_options)
-    if isinstance(found[0].place, StreamPlace):
-        return _received(found[0].place, untrusted).to_table(columns, filter, progress=progress)
-    payloads = Payloads(found, untrusted=untrusted, memory_map=memory_map)
+    payloads = opened(
+        Payloads,
+        source,
+        untrusted=untrusted,
+        memory_map=memory_map,
+        filesystem=filesystem,
+        storage_options=storage_options,
+    )
     return payloads.to_table(columns, filter, progress=progress)
 
 
@@ -258,7 +261,7 @@ def open(
     Raises:
         NotFound, TruncatedFile, InvalidData: as in `read`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> _ = write({"id": [1, 2, 3]}, address)
@@ -266,18 +269,44 @@ def open(
         {'id': array([1, 2, 3])}
     """
     from aljava.dataset import Dataset
+
+    return opened(
+        Dataset,
+        source,
+        untrusted=untrusted,
+        memory_map=memory_map,
+        filesystem=filesystem,
+        storage_options=storage_options,
+    )
+
+
+def opened(
+    kind: Any,
+    source: Any,
+    *,
+    untrusted: bool = False,
+    memory_map: bool = True,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """What stands at a place, as a `Dataset`, or as the `Payloads` that bring less with them; a stream as what it is.
+
+    Args:
+        kind: one of the two classes.
+        source: as in `open`, and so are the others.
+        untrusted: as in `open`.
+        memory_map: as in `open`.
+        filesystem: as in `open`.
+        storage_options: as in `open`.
+    """
     from aljava.listing import parts
 
     found = parts(source, filesystem=filesystem, storage_options=storage_options)
     if isinstance(found[0].place, StreamPlace):
-        return _received(found[0].place, untrusted)
-    return Dataset(found, untrusted=untrusted, memory_map=memory_map)
+        from aljava.received import ReceivedDataset
 
-
-def _received(place: StreamPlace, untrusted: bool) -> "Dataset":
-    from aljava.received import ReceivedDataset
-
-    return ReceivedDataset(place, untrusted=untrusted)
+        return ReceivedDataset(found[0].place, untrusted=untrusted)
+    return kind(found, untrusted=untrusted, memory_map=memory_map)
 
 
 def _must_be_arrow(address: str) -> None:

@@ -80,6 +80,18 @@ def _three_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
+@dataclass(frozen=True)
+class Stack:
+    """One bar that is made of parts."""
+
+    #: What it stands for.
+    label: str
+    #: Kinds of parts, and how long each is.
+    parts: tuple[tuple[str, float], ...]
+    #: What stands behind it.
+    text: str
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +113,12 @@ def style() -> str:
 def paragraph(text: str) -> str:
     """A paragraph; nothing for no text."""
     return f"<p>{escape(text)}</p>" if text else ""
+
+
+def facts(values: Iterable[tuple[str, str]]) -> str:
+    """Figures side by side, each with what it is of."""
+    shown = (f'<div class="fact"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in values)
+    return f'<div class="facts">{"".join(shown)}</div>'
 
 
 def callout(text: str) -> str:
@@ -158,6 +176,37 @@ def bars(title: str, rows: Sequence[Bar], *, label_width: int = 64, width: int =
             f'<text class="value" x="{label_width + length + 6:.1f}" y="{y + 17}">{escape(row.text)}</text>'
         )
     return _figure(title, width, len(rows) * row_height, "".join(parts))
+
+
+def stacked(title: str, rows: Sequence[Stack], *, label_width: int = 150, width: int = 1000) -> str:
+    """A chart of horizontal bars made of parts, as SVG, with a legend of the kinds of parts.
+
+    Args:
+        title: what is shown, with its unit.
+        rows: the bars, from the top.
+        label_width: room for the labels, in the chart's units.
+        width: width of the chart, in CSS pixels.
+    """
+    row_height, text_width = 26, 150
+    room = width - label_width - text_width
+    kinds = list(dict.fromkeys(kind for row in rows for kind, _ in row.parts))
+    colour = {kind: f"kind{number % 8}" for number, kind in enumerate(kinds)}
+    longest = max((sum(value for _, value in row.parts) for row in rows), default=0.0) or 1.0
+    parts = []
+    for index, row in enumerate(rows):
+        y, x = index * row_height, float(label_width)
+        label = row.label if len(row.label) <= 22 else row.label[:21] + "…"
+        parts.append(f'<text class="label" x="{label_width - 8}" y="{y + 17}" text-anchor="end">{escape(label)}</text>')
+        for kind, value in row.parts:
+            length = value / longest * room
+            parts.append(
+                f'<rect class="{colour[kind]}" x="{x:.1f}" y="{y + 4}" width="{max(length, 0.8):.1f}" height="18">'
+                f"<title>{escape(f'{row.label}: {kind}, {value:,.0f} bytes')}</title></rect>"
+            )
+            x += length
+        parts.append(f'<text class="value" x="{x + 8:.1f}" y="{y + 17}">{escape(row.text)}</text>')
+    legend = "".join(f'<span><i class="{colour[kind]}"></i>{escape(kind)}</span>' for kind in kinds)
+    return f'<div class="legend">{legend}</div>' + _figure(title, width, len(rows) * row_height, "".join(parts))
 
 
 def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> str:
@@ -317,6 +366,12 @@ border-radius:0 6px 6px 0}
 .aljava svg .tick,.aljava svg .axis{fill:var(--soft);font-size:12px}
 .aljava svg .value{font-variant-numeric:tabular-nums}
 .aljava svg .bar{fill:var(--bar)}.aljava svg .bar.chosen{fill:var(--accent)}
+.aljava .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:16px 0 0;font-size:13px;color:var(--soft)}
+.aljava .legend i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px}
+.aljava .kind0{fill:#0f766e;background:#0f766e}.aljava .kind1{fill:#d97706;background:#d97706}
+.aljava .kind2{fill:#4c78a8;background:#4c78a8}.aljava .kind3{fill:#a855a0;background:#a855a0}
+.aljava .kind4{fill:#7a8794;background:#7a8794}.aljava .kind5{fill:#b8a13a;background:#b8a13a}
+.aljava .kind6{fill:#c2564b;background:#c2564b}.aljava .kind7{fill:#5b9b6b;background:#5b9b6b}
 .aljava svg .grid{stroke:var(--line)}
 .aljava svg .dot{fill:var(--bar);stroke:var(--bar);stroke-width:2}
 .aljava svg .dot.chosen{fill:var(--accent);stroke:var(--accent)}
@@ -372,12 +427,14 @@ class TerminalBar:
     share: float
     #: A style of Rich.
     style: str
+    #: Characters that a full bar takes; by default all the room that there is.
+    width: int | None = None
 
     def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
         """What Rich asks for."""
         from rich.text import Text
 
-        eighths = max(1, round(self.share * options.max_width * 8))
+        eighths = max(1, round(self.share * min(self.width or options.max_width, options.max_width) * 8))
         if options.ascii_only:
             yield Text("#" * max(1, eighths // 8), self.style)
             return
@@ -387,4 +444,4 @@ class TerminalBar:
         """What Rich asks for."""
         from rich.measure import Measurement
 
-        return Measurement(4, options.max_width)
+        return Measurement(4, min(self.width or options.max_width, options.max_width))

@@ -192,7 +192,7 @@ def compare(
         UnsupportedType: `data` is not table-like.
         InvalidData: what was read back differs from what was written.
 
-    Example:
+    Examples:
         >>> comparison = compare({"id": range(1000)}, codecs=["none", "zstd"], repeat=1)
         >>> comparison.table.column("codec").to_pylist()
         ['none', 'zstd']

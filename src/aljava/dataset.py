@@ -25,7 +25,7 @@ class Dataset(Payloads, pyarrow.dataset.Dataset):
     Made by `aljava.open`. DuckDB, Polars (`pl.scan_pyarrow_dataset`) and pyarrow take it as a dataset and push columns
     and filters into it; anything that knows `__arrow_c_stream__` takes it as a stream. Threads may share it.
 
-    Example:
+    Examples:
         >>> import aljava
         >>> dataset = aljava.open(aljava.dumps(pa.table({"id": [1, 2, 3], "value": [0.5, 1.5, 2.5]})))
         >>> dataset.schema.names

@@ -30,7 +30,7 @@ import pyarrow as pa
 class AljavaError(Exception):
     """The root of all errors of Aljava.
 
-    Example:
+    Examples:
         >>> import aljava
         >>> try:
         ...     aljava.read("no-such-file.arrow")

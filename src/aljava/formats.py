@@ -53,7 +53,7 @@ def recognise(source: pa.NativeFile, address: str) -> Format:
     source.seek(max(0, size - 8))
     tail = source.read(min(size, 8))
     source.seek(0)
-    if head.startswith(b"ARROW1"):
+    if head.startswith(b"ARROW1") or (head and b"ARROW1".startswith(head)):
         if not tail.endswith(b"ARROW1") or size < 20:
             raise TruncatedFile(
                 f"{address} has no footer: it begins as an Arrow IPC file and ends, after {size:,} bytes, without its "
@@ -71,7 +71,9 @@ def recognise(source: pa.NativeFile, address: str) -> Format:
         return Format.FEATHER_V1
     if _begins_stream(head):
         return Format.IPC_STREAM
-    raise InvalidData(f"{address} is not a table that Aljava reads (Arrow IPC, Feather, Parquet): it {_looks(head)}")
+    raise InvalidData(
+        f"{address} is not a table that Aljava reads (Arrow IPC, Feather, Parquet): it {_looks(head, address)}"
+    )
 
 
 def _begins_stream(head: bytes) -> bool:
@@ -84,7 +86,7 @@ def _begins_stream(head: bytes) -> bool:
     return len(head) >= 16 and 0 < length < 1 << 28 and length % 8 == 4 and 4 <= root <= 64 and root % 4 == 0
 
 
-def _looks(head: bytes) -> str:
+def _looks(head: bytes, address: str) -> str:
     for magic, what in _FOREIGN:
         if head.startswith(magic):
             return f"looks like {what}"
@@ -93,6 +95,9 @@ def _looks(head: bytes) -> str:
     except UnicodeDecodeError:
         return f"begins with the bytes {head[:8].hex(' ')}"
     if text.isprintable() or set(text) & set("\n\t,;"):
-        kind = "JSON" if text.lstrip()[:1] in ("{", "[") else "text, perhaps CSV"
-        return f"looks like {kind} (it begins with {text[:20]!r}): read it with pandas, Polars or DuckDB first"
+        kind, name = ("JSON", "json") if text.lstrip()[:1] in ("{", "[") else ("text, perhaps CSV", "csv")
+        return (
+            f"looks like {kind} (it begins with {text[:20]!r}): make a table of it first, "
+            f"`aljava copy {address} OUT.arrow --from {name}`"
+        )
     return f"begins with the bytes {head[:8].hex(' ')}"

@@ -194,6 +194,10 @@ class Fragment(ABC):
         """
         return None
 
+    def rows_that_may_match(self, filter: Any, schema: pa.Schema) -> int:
+        """How many rows statistics do not rule out; arguments as of `tasks`."""
+        return self.num_rows
+
     def undecided(self, columns: Sequence[str] | None, filter: Any, schema: pa.Schema) -> tuple[int, Iterator[Task]]:
         """How many rows are sure to match, and what has to be read to decide about the others.
 
@@ -330,6 +334,12 @@ class IpcFile(Fragment):
         if self._peeks is not None:
             return bool(self._peeks.sound[number] and not self._peeks.compressed[number])
         return self._buffer is not None and peek(self._metadata(self.footer.batches[number]))[2] is None
+
+    def rows_that_may_match(self, filter: Any, schema: pa.Schema) -> int:
+        verdict = self._verdict(filter, schema)
+        if verdict is None or self.zones is None:
+            return self.num_rows
+        return self.num_rows - int(np.asarray(self.zones.table["rows"])[~verdict.kept].sum())
 
     def undecided(self, columns: Sequence[str] | None, filter: Any, schema: pa.Schema) -> tuple[int, Iterator[Task]]:
         verdict = self._verdict(filter, schema)
@@ -612,6 +622,9 @@ class ParquetFile(Fragment):
         sizes = [self._file.metadata.row_group(number).total_byte_size for number in range(self.num_batches)]
         read = self._groups(filter, schema)
         return Survey(bool(read), 1, len(read), len(sizes), 0, 0, sum(sizes[number] for number in read), sum(sizes))
+
+    def rows_that_may_match(self, filter: Any, schema: pa.Schema) -> int:
+        return sum(self._file.metadata.row_group(number).num_rows for number in self._groups(filter, schema))
 
     def _groups(self, filter: Any, schema: pa.Schema) -> list[int]:
         if filter is None or self._buffer is None or (schema is not None and schema.names != self.schema.names):

@@ -43,15 +43,15 @@ def to_reader(data: Any) -> pa.RecordBatchReader:
     """
     if isinstance(data, pa.RecordBatchReader):
         return data
-    if _is(data, "pyarrow.dataset", "Dataset", "Scanner"):
+    if is_of(data, "pyarrow.dataset", "Dataset", "Scanner"):
         return (data.scanner() if hasattr(data, "scanner") else data).to_reader()
-    if _is(data, "duckdb", "DuckDBPyRelation"):
+    if is_of(data, "duckdb", "DuckDBPyRelation"):
         from aljava import relations
 
         return relations.to_reader(data)
-    if _is(data, "duckdb", "DuckDBPyConnection"):
+    if is_of(data, "duckdb", "DuckDBPyConnection"):
         return data.to_arrow_reader()
-    if _is(data, "polars", "LazyFrame"):
+    if is_of(data, "polars", "LazyFrame"):
         return _from_lazy_frame(data)
     if not isinstance(data, pa.Table) and hasattr(data, "__arrow_c_stream__") and not _is_frame(data):
         return _columns_only(data, pa.RecordBatchReader.from_stream)
@@ -75,9 +75,9 @@ def to_table(data: Any) -> pa.Table:
         return data
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
-    if _is(data, "pandas", "DataFrame"):
+    if is_of(data, "pandas", "DataFrame"):
         return _from_pandas(data)
-    if _is(data, "polars", "DataFrame"):
+    if is_of(data, "polars", "DataFrame"):
         return data.to_arrow(compat_level=sys.modules["polars"].CompatLevel.newest())
     if isinstance(data, Mapping):
         return _from_mapping(data)
@@ -86,9 +86,9 @@ def to_table(data: Any) -> pa.Table:
     if (
         isinstance(data, pa.RecordBatchReader)
         or hasattr(data, "__arrow_c_stream__")
-        or _is(data, "pyarrow.dataset", "Dataset", "Scanner")
-        or _is(data, "duckdb", "DuckDBPyRelation", "DuckDBPyConnection")
-        or _is(data, "polars", "LazyFrame")
+        or is_of(data, "pyarrow.dataset", "Dataset", "Scanner")
+        or is_of(data, "duckdb", "DuckDBPyRelation", "DuckDBPyConnection")
+        or is_of(data, "polars", "LazyFrame")
     ):
         return to_reader(data).read_all()
     raise UnsupportedType(f"{_name(data)} is not table-like. Aljava takes {ACCEPTED}.")
@@ -150,14 +150,14 @@ def _name(data: Any) -> str:
     return f"{type(data).__module__.partition('.')[0]}.{type(data).__qualname__}".removeprefix("builtins.")
 
 
-def _is(data: Any, module: str, *names: str) -> bool:
+def is_of(data: Any, module: str, *names: str) -> bool:
     """Whether `data` is of a class of an optional module, without importing that module."""
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(data, tuple(getattr(loaded, name) for name in names))
 
 
 def _is_frame(data: Any) -> bool:
-    return _is(data, "pandas", "DataFrame") or _is(data, "polars", "DataFrame")
+    return is_of(data, "pandas", "DataFrame") or is_of(data, "polars", "DataFrame")
 
 
 def _columns_only(data: Any, convert: Any) -> Any:

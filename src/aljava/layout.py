@@ -2,11 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from aljava import charts
 from aljava.address import locate
 from aljava.errors import UnsupportedType
 from aljava.fragments import IpcFile, open_fragment
@@ -15,6 +17,8 @@ from aljava.ipc.metadata import BatchHeader
 
 #: What stands in place of a column's name for bytes that belong to none.
 FRAME = ""
+#: Columns that a page draws: the largest.
+DRAWN_COLUMNS = 60
 _NAMES = {Kind.BITS: "bits", Kind.FIXED: "values", Kind.OFFSETS: "offsets", Kind.DATA: "text and bytes"}
 
 
@@ -41,6 +45,35 @@ class Layout:
         for name, _, size in self.parts:
             total[name] += size
         return dict(total)
+
+    def to_html(self) -> str:
+        """A page that stands by itself: a bar for each column, made of what its bytes are for, and the figures."""
+        parts: dict[str, list[tuple[str, float]]] = {}
+        for name, kind, size in self.parts:
+            parts.setdefault(name, []).append((kind, size))
+        total = self.by_column()
+        drawn = sorted((name for name in parts if name != FRAME), key=lambda name: -total[name])[:DRAWN_COLUMNS]
+        framing = total.get(FRAME, 0)
+        shown = [charts.Stack(name or "no name", tuple(parts[name]), self._told(total[name])) for name in drawn]
+        shown.append(charts.Stack("framing", (("framing", framing),), self._told(framing)))
+        count = len(parts) - (FRAME in parts)
+        figures = (charts.size(self.size), "the file"), (f"{count:,}", "columns"), (charts.size(framing), "framing")
+        body = f"<h1>{escape(self.address)}</h1>" + charts.paragraph("Where the bytes of this Arrow IPC file are.")
+        body += charts.facts(figures)
+        if count > len(drawn):
+            body += charts.paragraph(f"The {len(drawn)} largest of {count:,} columns.")
+        body += charts.stacked("Bytes by column, and by what they are for", shown)
+        rows = [
+            [escape(name) or '<span class="soft">framing</span>', escape(kind), f"{size:,}", f"{size / self.size:.2%}"]
+            for name, kind, size in self.parts
+            if name == FRAME or name in drawn
+        ]
+        header = "column", "what for", "bytes", "of the file"
+        body += charts.table(header, rows, numeric=[2, 3], widths=[35, 35, 15, 15])
+        return charts.page(f"Layout of {self.address}", body)
+
+    def _told(self, size: int) -> str:
+        return f"{charts.size(size)}, {size / self.size:.1%}"
 
 
 def layout(address: Any) -> Layout:
@@ -82,7 +115,7 @@ def layout(address: Any) -> Layout:
     }
     rest = fragment.nbytes - sum(found.values()) - sum(frame.values())
     frame["footer and the rest" if end else "the rest"] = rest
-    parts = [(name, kind, size) for (name, kind), size in found.items()]
+    parts = [(name, kind, size) for (name, kind), size in found.items() if size]
     parts += [(FRAME, kind, size) for kind, size in frame.items() if size]
     return Layout(place.address, fragment.nbytes, tuple(parts))
 
@@ -98,9 +131,8 @@ def _count(batch: BatchHeader, plan: Plan, names: list[str], found: "Counter[tup
     for number, kind in enumerate(kinds):
         size, more = lengths[at], sum(lengths[at + 1 : at + 1 + variadic.get(number, 0)])
         name = names[int(owners[number])]
-        found[name, kind] += size
-        if more:
-            found[name, "text and bytes"] += more
+        found[name, "views" if number in variadic else kind] += size
+        found[name, "text and bytes"] += more
         at += 1 + variadic.get(number, 0)
         total += size + more
     return total

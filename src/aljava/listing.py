@@ -104,9 +104,9 @@ def _shared(address: str) -> list[Part]:
     name, _, key = address[len("shm://") :].partition("/")
     if not name or key:
         return [Part(locate(address))]
-    from aljava.store import Store
+    from aljava.store import opened
 
-    keys = list(Store(unquote(name)))
+    keys = list(opened(unquote(name)))
     if not keys:
         raise NotFound(f"the store {address} holds no tables")
     return [Part(locate(f"shm://{name}/{quote(key, safe='')}")) for key in keys]

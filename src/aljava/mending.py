@@ -105,7 +105,7 @@ def verify(address: Any, *, filesystem: Any = None, storage_options: Any = None)
     Raises:
         NotFound, AccessDenied, TransferError: it cannot be read at all.
 
-    Example:
+    Examples:
         >>> import aljava, tempfile
         >>> address = tempfile.mkdtemp() + "/table.arrow"
         >>> _ = aljava.write({"id": range(10_000)}, address)
@@ -295,7 +295,7 @@ def repair(address: Any, to: Any = None) -> Repaired:
     Raises:
         InvalidData: no Arrow file, or its schema is gone: nothing can be saved.
 
-    Example:
+    Examples:
         >>> import aljava, tempfile
         >>> address = tempfile.mkdtemp() + "/table.arrow"
         >>> _ = aljava.write({"id": range(10_000)}, address, batch_rows=1000, compression="none")

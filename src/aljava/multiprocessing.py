@@ -14,6 +14,9 @@ A segment is recycled when no token leads to it and nobody reads it. So nothing 
 table arrives, and nothing leaks when a worker is killed or a queue is never read.
 """
 
+import aljava.store  # noqa: F401 - before what other systems lack, to say so
+
+# isort: split
 import contextlib
 import fcntl
 import glob
@@ -57,7 +60,7 @@ def activate(min_bytes: int = 1 << 18, *, pandas: bool = False, polars: bool = F
         InvalidOption: `min_bytes` is negative.
         MissingDependency: pandas or Polars is asked for and not installed.
 
-    Example:
+    Examples:
         >>> import aljava.multiprocessing, multiprocessing, pyarrow as pa
         >>> aljava.multiprocessing.activate()
         >>> receiver, sender = multiprocessing.Pipe()

@@ -40,7 +40,7 @@ def dumps(obj: Any, *, compression: str | None = None) -> pa.Buffer:
         UnsupportedType: an object of another kind, or with a type that Arrow lacks.
         InvalidOption: an unknown codec.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> buffer = dumps(np.arange(6).reshape(2, 3))
         >>> loads(buffer)
@@ -75,7 +75,7 @@ def loads(buffer: Any) -> Any:
         InvalidData: no IPC stream, or a damaged one.
         MissingDependency: a frame of a library that is not installed here.
 
-    Example:
+    Examples:
         >>> loads(dumps(pa.array(["flecha", None]))).to_pylist()
         ['flecha', None]
     """

@@ -10,7 +10,7 @@ of a second to import, and a program that only reads a table need not wait for i
 
 import html
 import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from operator import methodcaller
@@ -31,6 +31,9 @@ from aljava.scanning import Selection, ahead, chosen
 
 Columns = Sequence[str] | Mapping[str, Any] | None
 
+#: Columns that a dataset shows of itself.
+COLUMNS_SHOWN = 50
+
 
 class Payloads:
     """The rows of one payload or of many, read when asked, and only what is asked for. Threads may share it.
@@ -39,17 +42,25 @@ class Payloads:
         parts: where they stand, or the one place.
         untrusted: whether every value is checked when it is read.
         memory_map: whether files of this machine are mapped.
+        opener: opens each of them, with these two options.
     """
 
-    def __init__(self, parts: Place | Sequence[Part], *, untrusted: bool = False, memory_map: bool = True) -> None:
+    def __init__(
+        self,
+        parts: Place | Sequence[Part],
+        *,
+        untrusted: bool = False,
+        memory_map: bool = True,
+        opener: Callable[..., Fragment] = open_fragment,
+    ) -> None:
         listed = [Part(parts)] if isinstance(parts, Place) else list(parts)
         options = {"untrusted": untrusted, "memory_map": memory_map}
         self._opened_from = (listed, options)
         if len(listed) > 1:
             with ThreadPoolExecutor(8) as pool:
-                fragments = list(pool.map(lambda part: open_fragment(part.place, **options), listed))
+                fragments = list(pool.map(lambda part: opener(part.place, **options), listed))
         else:
-            fragments = [open_fragment(part.place, **options) for part in listed]
+            fragments = [opener(part.place, **options) for part in listed]
         self._begin(fragments, _partition_columns(listed, fragments[0].schema), None)
 
     def _begin(self, fragments: list[Fragment], partitions: pa.Table, filter: Any) -> None:
@@ -71,6 +82,11 @@ class Payloads:
     def format(self) -> Any:
         """What the bytes are, a `Format`; of the first of many."""
         return self._fragments[0].format
+
+    @property
+    def formats(self) -> set[Any]:
+        """The `Format` of every payload."""
+        return {fragment.format for fragment in self._fragments}
 
     @property
     def files(self) -> list[str]:
@@ -207,10 +223,19 @@ class Payloads:
         Selection(self._schema, None, expression, self.address)
         return self._like(self._fragments, self._partitions, self._and(expression))
 
+    def rows_that_may_match(self, filter: Any) -> int:
+        """How many rows partitions and zones do not rule out: what a query with this filter would look at."""
+        verdict = self._verdict(filter)
+        return sum(
+            fragment.rows_that_may_match(filter, self._schema)
+            for fragment, kept in zip(self._fragments, verdict.kept, strict=True)
+            if kept
+        )
+
     def explain(self, filter: Any = None) -> Survey:
         """How much a query would read: files, batches, zones and stored bytes, of how many.
 
-        Example:
+        Examples:
             >>> import aljava, tempfile, pyarrow.compute as pc
             >>> address = tempfile.mkdtemp() + "/days.arrow"
             >>> table = pa.table({"day": [day for day in range(100) for _ in range(1000)]})
@@ -273,20 +298,27 @@ class Payloads:
         return self.num_rows
 
     def __repr__(self) -> str:
-        columns = "\n".join(f"  {field.name}: {field.type}" for field in self._schema)
-        return f"<aljava.Dataset {self.address} ({self.format.value}), {self.nbytes:,} bytes>\n{columns}"
+        columns = "\n".join(f"  {field.name}: {field.type}" for field in list(self._schema)[:COLUMNS_SHOWN])
+        more = len(self._schema) - COLUMNS_SHOWN
+        return f"<aljava.Dataset {self.address} ({self._facts()})>\n{columns}" + f"\n  and {more:,} more" * (more > 0)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(field.name)}</td><td>{html.escape(str(field.type))}</td></tr>"
-            for field in self._schema
-        )
-        facts = f"{self.format.value}, {len(self._fragments):,} file{'s'[: len(self._fragments) > 1]}"
+        from aljava import charts
+
+        fields = list(self._schema)[:COLUMNS_SHOWN]
+        rows = [[html.escape(field.name), html.escape(str(field.type))] for field in fields]
+        more = len(self._schema) - len(fields)
         return (
-            f"<div><b>aljava.Dataset</b> <code>{html.escape(self.address)}</code><br>"
-            f"{facts}, {self.nbytes:,} bytes<table><thead><tr><th>column</th><th>type</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table></div>"
+            f'<div class="aljava">{charts.style()}<p><b>aljava.Dataset</b> <code>{html.escape(self.address)}</code><br>'
+            f"{self._facts()}</p>{charts.table(('column', 'type'), rows, widths=(40, 60))}"
+            f"{charts.paragraph(f'and {more:,} more' if more else '')}</div>"
         )
+
+    def _facts(self) -> str:
+        files = f"{len(self._fragments):,} file{'s' * (len(self._fragments) != 1)}"
+        # Counting the rows that match would read them.
+        rows = "some of its rows" if self._filter is not None else f"{self.num_rows:,} row{'s' * (self.num_rows != 1)}"
+        return f"{self.format.value}, {files}, {rows}, {len(self._schema):,} columns, {self.nbytes:,} bytes"
 
     @property
     def _query(self) -> type["Query"]:
@@ -447,14 +479,23 @@ class Query:
 
     def to_reader(self) -> pa.RecordBatchReader:
         """The matching rows as a `pyarrow.RecordBatchReader`."""
+        table = self.at_hand()
+        if table is not None:
+            # pyarrow hands its batches on without asking Python for each: 5 % of the time of TPC-H 1.
+            return table.to_reader()
         return pa.RecordBatchReader.from_batches(self._selection.schema, self.to_batches())
+
+    def at_hand(self) -> pa.Table | None:
+        """All rows, where they need only be pointed at; else None."""
+        if self._batch_size is not None or self._progress is not None:
+            return None
+        return self._dataset._table(self._selection)
 
     def to_table(self) -> pa.Table:
         """The matching rows as a `pyarrow.Table`."""
-        if self._batch_size is None and self._progress is None:
-            table = self._dataset._table(self._selection)
-            if table is not None:
-                return table
+        table = self.at_hand()
+        if table is not None:
+            return table
         return pa.Table.from_batches(list(self.to_batches()), self._selection.schema)
 
     def head(self, num_rows: int) -> pa.Table:

@@ -18,15 +18,14 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset
 
 from aljava import api, frames
-from aljava.dataset import Dataset
 from aljava.errors import (
     InvalidOption,
     QueryError,
     UnsupportedType,
 )
+from aljava.payloads import Payloads
 from aljava.relations import remember, running, translated
 from aljava.scan import AddressTable, is_left_to_duckdb, report
 from aljava.statements import CopyTo, CreateView, copy_to, create_view, is_explain_analyze, quoted_names, tokens
@@ -64,7 +63,7 @@ def sql(
         UnsupportedType: a keyword that is not table-like; a column of a type that DuckDB lacks.
         InvalidOption: a keyword that names a table of the connection.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> _ = api.write({"day": [1, 1, 2], "price": [0.5, 1.5, 2.5]}, address)
@@ -103,7 +102,7 @@ def attach(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     Raises:
         InvalidOption: it is not a DuckDB connection.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> address = tempfile.mkdtemp() + "/trades.arrow"
         >>> _ = api.write({"id": [1, 2, 3]}, address)
@@ -343,7 +342,7 @@ def _is_for_aljava(copied: CopyTo) -> bool:
 
 def _as_table(value: Any, connection: duckdb.DuckDBPyConnection) -> Any:
     """Something that DuckDB reads, as often as it likes, for what a user gave as a table."""
-    if isinstance(value, str | Path | bytes | pa.Buffer | Dataset) or hasattr(value, "read"):
+    if isinstance(value, str | Path | bytes | pa.Buffer | Payloads) or hasattr(value, "read"):
         return AddressTable(value)
     if isinstance(value, duckdb.DuckDBPyRelation):
         return value if _can_read(connection, value) else _Stream(value)
@@ -354,10 +353,7 @@ def _as_table(value: Any, connection: duckdb.DuckDBPyConnection) -> Any:
 
 def _takes_filters(value: Any) -> bool:
     """Whether DuckDB pushes columns and filters into it."""
-    polars = sys.modules.get("polars")
-    return isinstance(value, pyarrow.dataset.Dataset | pyarrow.dataset.Scanner) or (
-        polars is not None and isinstance(value, polars.LazyFrame)
-    )
+    return frames.is_of(value, "pyarrow.dataset", "Dataset", "Scanner") or frames.is_of(value, "polars", "LazyFrame")
 
 
 def _can_read(connection: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation) -> bool:

@@ -49,6 +49,11 @@ class ReceivedDataset(Dataset):
         return Format.IPC_STREAM
 
     @property
+    def formats(self) -> set[Format]:
+        """Always a stream."""
+        return {Format.IPC_STREAM}
+
+    @property
     def files(self) -> list[str]:
         """The one address."""
         return [self.address]

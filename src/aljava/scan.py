@@ -1,39 +1,36 @@
 """What DuckDB reads when a query names an address.
 
-DuckDB takes a `pyarrow.dataset.Dataset`: it asks for the schema when it binds a query, and for a scan with the columns
-and the filter that the query needs when it runs. `AddressTable` is one that opens its address only when it is asked: a
-query is offered a table for each of its quoted names, and DuckDB takes those that it turns out to read.
+DuckDB asks a *source* for the schema when it binds a query, and for a scan with the columns and the filters that the
+query needs when it runs. `AddressTable` is one that opens its address only when it is asked: a query is offered a table
+for each of its quoted names, and DuckDB takes those that it turns out to read.
 
-Inside, DuckDB wraps a dataset into a *source*, and its own wrapping lacks what ours knows. It has no number of rows, so
-DuckDB takes a table for one row and joins large tables first. It takes over no ranges of floats, as the statistics of
-Parquet leave NaN out, and nothing at all where one column is of views. So `AddressTable` is a source itself where
-DuckDB has that class. It is no part of DuckDB's documented interface: in a version without it all works, with less
-pushed down.
+The class of sources is no part of DuckDB's documented interface. In a version without it `AddressTable` is a
+`pyarrow.dataset.Dataset`, and all works, with less pushed down. What DuckDB makes of a dataset has no number of rows,
+so DuckDB takes a table for one row and joins large tables first. It takes over no ranges of floats, as the statistics
+of Parquet leave NaN out, and nothing at all where one column is of views.
 """
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset
 
-from aljava.api import open as open_address
-from aljava.dataset import Dataset
+from aljava.api import opened
 from aljava.errors import AljavaError, NotFound, SchemaMismatch
 from aljava.formats import Format
+from aljava.kept import KeptFiles
+from aljava.payloads import Payloads
 
 try:
-    from duckdb._sources import ArrowScanSource
-    from duckdb._sources.nodes import Binary, Col, In, Lit, Postfix, Unary, Untranslatable
+    from duckdb._sources import ArrowScanSource as _Source
+    from duckdb._sources.nodes import Binary, Col, In, Postfix, Unary, Untranslatable
     from duckdb._sources.to_arrow import nan_may_satisfy, to_arrow
 except ImportError:
-    ArrowScanSource = object  # type: ignore[assignment,misc]
+    from pyarrow.dataset import Dataset as _Source  # type: ignore[no-redef]
 
-#: A predicate is taken over when it leaves at most this much of the zones or batches to read.
+#: A predicate is taken over when it leaves at most this much of the rows to look at.
 SPARED = 0.9
 
 #: The files that DuckDB reads itself: it knows their statistics, their dialects and their nesting.
@@ -54,7 +51,10 @@ def is_left_to_duckdb(name: str) -> bool:
     return lower.endswith(tuple(kind + packed for kind in _DUCKDB_READS for packed in _DUCKDB_UNPACKS))
 
 
-class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
+_open = partial(Payloads, opener=KeptFiles().open)
+
+
+class AddressTable(_Source):
     """The table at an address, opened when DuckDB first asks for its schema.
 
     Any number of threads may scan it at once.
@@ -75,16 +75,18 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
     schema_is_stable = True
 
     def __init__(self, address: Any, live: bool = False) -> None:
-        #: For DuckDB: what it reads.
-        self.obj = self
         self._address = address
         self._live = live
         self._opening = threading.Lock()
-        self._dataset: Dataset | None = address if isinstance(address, Dataset) else None
+        self._dataset: Payloads | None = address if isinstance(address, Payloads) else None
         self._failed: tuple[type[AljavaError], str] | None = None
-        self._bounds: dict[str, tuple[pa.Array, pa.Array]] | None = None
         #: The columns and the filter of each scan, where somebody wants to know them.
         self.scans: list[tuple[Sequence[str] | None, Any]] | None = None
+
+    @property
+    def obj(self) -> "AddressTable":
+        """For DuckDB: what it reads. No attribute, as an object that holds itself stays until it is looked for."""
+        return self
 
     @property
     def address(self) -> str:
@@ -106,12 +108,12 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
         return self._dataset is not None
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> Payloads:
         """What stands at the address, opened if it is not open yet."""
         with self._opening:
             if self._dataset is None:
                 try:
-                    self._dataset = open_address(self._address)
+                    self._dataset = opened(_open, self._address)
                 except NotFound as error:
                     self._fail(
                         NotFound(f"{error}: {self._address!r} is no table, view or common table expression either")
@@ -131,12 +133,19 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
         if self.scans is not None:
             self.scans.append((columns, filter))
         try:
-            reader = (self._as_it_is_now(dataset) if self._live else dataset).to_reader(columns, filter)
+            query = (self._as_it_is_now(dataset) if self._live else dataset).scanner(columns, filter)
+            table = query.at_hand()
+            if table is not None:
+                return _Scan(table.to_reader())
         except AljavaError as error:
             self._fail(error)
-        return _Scan(pa.RecordBatchReader.from_batches(reader.schema, self._watched(reader)))
+        return _Scan(pa.RecordBatchReader.from_batches(query.projected_schema, self._watched(query.to_batches())))
 
     # -- as a source of DuckDB -----------------------------------------------------------------------------------------
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """All rows: for DuckDB, having this is what makes a Python variable a table."""
+        return self.scanner().to_reader().__arrow_c_stream__(requested_schema)
 
     def __arrow_c_schema__(self) -> Any:
         """The schema, through the PyCapsule interface."""
@@ -152,6 +161,8 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
 
         What is taken over, DuckDB does not look at again: the rows must be those for which it finds it true.
         """
+        if self.rows() is None:
+            return False
         schema = self._named_in(predicate)
         try:
             expression = _expression(predicate, schema)
@@ -159,30 +170,7 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
             return False
         if not self._knows_nan and nan_may_satisfy(predicate, schema):
             return False
-        kept = self._may_hold(predicate)
-        if kept is not None:
-            return bool(kept.mean() < SPARED)
-        survey = self.dataset.explain(expression)
-        return survey.batches_read < SPARED * survey.batches or survey.files_read < survey.files
-
-    def _may_hold(self, predicate: Any) -> npt.NDArray[np.bool_] | None:
-        """Which zones may hold a matching row, judged at a glance; None where zones do not know all of its columns.
-
-        A planner asks about each part of a condition. The zones' own answer is exact and takes 10 µs a zone, for each.
-        """
-        if self._bounds is None:
-            zones = self.dataset.zones
-            columns = (
-                zones["columns"].combine_chunks() if "columns" in zones.column_names else pa.array([], pa.struct([]))
-            )
-            self._bounds = {
-                field.name: (columns.field(field.name).field("min"), columns.field(field.name).field("max"))
-                for field in columns.type
-                if len(columns) and {"min", "max"} <= {part.name for part in field.type}
-            }
-        if not self._bounds or not all(column.parts[0] in self._bounds for column in _columns(predicate)):
-            return None
-        return _at_a_glance(predicate, self._bounds)
+        return self.dataset.rows_that_may_match(expression) < SPARED * self.dataset.num_rows
 
     def _named_in(self, predicate: Any) -> pa.Schema:
         """The columns that predicates speak of: DuckDB translates none over a schema that has, say, a view in it."""
@@ -192,7 +180,7 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
     @property
     def _knows_nan(self) -> bool:
         """Whether nothing is left out by statistics that do not count NaN, as those of Parquet do not."""
-        return all(fragment.format is not Format.PARQUET for fragment in self.dataset.get_fragments())
+        return Format.PARQUET not in self.dataset.formats
 
     def stream(self, columns: Sequence[int] | None, filters: Sequence[Any]) -> tuple[Any, bool]:
         """A stream of the columns with these numbers, of the rows that fulfil all the predicates."""
@@ -205,17 +193,17 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
 
     # -- what goes wrong -----------------------------------------------------------------------------------------------
 
-    def _as_it_is_now(self, before: Dataset) -> Dataset:
-        now = open_address(self._address)
+    def _as_it_is_now(self, before: Payloads) -> Payloads:
+        now = opened(_open, self._address)
         if not now.schema.equals(before.schema):
             raise SchemaMismatch(
                 f"{before.address} has other columns than when the view over it was made: create the view anew"
             )
         return now
 
-    def _watched(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    def _watched(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         try:
-            yield from reader
+            yield from batches
         except AljavaError as error:
             self._fail(error)
 
@@ -230,6 +218,8 @@ class AddressTable(pyarrow.dataset.Dataset, ArrowScanSource):
 def report(table: AddressTable, columns: Sequence[str] | None, filter: Any) -> str:
     """One line on how much a scan read, of how much there is."""
     dataset = table.dataset
+    if table.rows() is None:
+        return f"{table.address}: a stream, read from its start to its end"
     survey = dataset.explain(filter)
     names = dataset.schema.names if columns is None else columns
     parts = [
@@ -240,16 +230,6 @@ def report(table: AddressTable, columns: Sequence[str] | None, filter: Any) -> s
     if survey.files > 1:
         parts.insert(0, f"{survey.files_read:,} of {survey.files:,} files")
     return f"{table.address}: {', '.join(parts)}" + ("" if filter is None else f", where {filter}")
-
-
-#: What the least (0) and the greatest (1) value of a zone must be for a row that compares so.
-_ENDS = {
-    "=": ((0, pc.less_equal), (1, pc.greater_equal)),
-    "<": ((0, pc.less),),
-    "<=": ((0, pc.less_equal),),
-    ">": ((1, pc.greater),),
-    ">=": ((1, pc.greater_equal),),
-}
 
 
 class _Scan:
@@ -276,29 +256,6 @@ def _expression(predicate: Any, schema: pa.Schema) -> Any:
         case Binary(op=(">" | ">=") as op, left=Col(parts=parts) as column, right=constant) if _is_float(schema, parts):
             return ~to_arrow(Binary({">": "<=", ">=": "<"}[op], column, constant), schema)
     return to_arrow(predicate, schema)
-
-
-def _at_a_glance(predicate: Any, bounds: dict[str, tuple[pa.Array, pa.Array]]) -> npt.NDArray[np.bool_]:
-    low, _ = next(iter(bounds.values()))
-    every = np.ones(len(low), np.bool_)
-    match predicate:
-        case Binary(op="AND", left=left, right=right):
-            return _at_a_glance(left, bounds) & _at_a_glance(right, bounds)
-        case Binary(op="OR", left=left, right=right):
-            return _at_a_glance(left, bounds) | _at_a_glance(right, bounds)
-        case In(operand=Col(parts=(name,)), values=values):
-            found = [_at_a_glance(Binary("=", Col((name,)), value), bounds) for value in values]
-            return np.logical_or.reduce(found) if found else every
-        case Binary(op=op, left=Col(parts=(name,)), right=Lit(value=value)) if op in _ENDS:
-            try:
-                parts = [
-                    compare(bounds[name][end], pa.scalar(value, bounds[name][end].type)).fill_null(True)
-                    for end, compare in _ENDS[op]
-                ]
-            except (pa.ArrowException, TypeError, OverflowError):
-                return every
-            return np.logical_and.reduce([part.to_numpy(zero_copy_only=False) for part in parts])
-    return every
 
 
 def _columns(predicate: Any) -> Iterator[Any]:

@@ -6,8 +6,9 @@ catalogs. So this module finds no tables. It lists the *words* that could be an 
 address is in them: `CREATE VIEW` over one, and `COPY … TO` one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import duckdb
 
@@ -38,7 +39,8 @@ class Token:
         return self.text.lower() in words
 
 
-def tokens(text: str) -> list[Token]:
+@lru_cache(maxsize=8)  # each statement is looked at from several sides
+def tokens(text: str) -> tuple[Token, ...]:
     """The tokens of one or several statements, without comments.
 
     Example:
@@ -48,11 +50,11 @@ def tokens(text: str) -> list[Token]:
     data = text.encode()
     found = duckdb.tokenize(text)
     ends = [*(start for start, _ in found[1:]), len(data)] if found else []
-    return [
+    return tuple(
         Token(data[start:end].decode().rstrip(), start, kind)
         for (start, kind), end in zip(found, ends, strict=True)
         if kind != duckdb.token_type.comment
-    ]
+    )
 
 
 def quoted_names(text: str) -> set[str]:
@@ -188,7 +190,7 @@ def _options(words: list[Token]) -> dict[str, str]:
     return options
 
 
-def _depths(words: list[Token]) -> Iterator[tuple[int, int]]:
+def _depths(words: Sequence[Token]) -> Iterator[tuple[int, int]]:
     depth = 0
     for at, word in enumerate(words):
         depth += {"(": 1, ")": -1}.get(word.text, 0)

@@ -1,8 +1,13 @@
 """The commands over files, as a user runs them: real processes."""
 
 import json
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -11,9 +16,15 @@ import pytest
 import aljava
 
 
-def run(*arguments, status: int = 0) -> subprocess.CompletedProcess[str]:
+def run(*arguments, status: int = 0, input: str | None = None, env=None) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "aljava", *map(str, arguments)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "aljava", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        timeout=60,
+        input=input,
+        env=os.environ | (env or {}),
     )
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
@@ -92,7 +103,7 @@ def test_copy_of_values_that_json_lacks(tmp_path) -> None:
 
 def test_append_and_concat(path, tmp_path) -> None:
     (tmp_path / "more.csv").write_text("name,id\nzoe,10000\n")
-    assert "1 rows" in run("append", tmp_path / "more.csv", path).stderr
+    assert "1 row," in run("append", tmp_path / "more.csv", path).stderr
     assert aljava.read(path).slice(9_999).to_pylist()[1] == {"id": 10_000, "name": "zoe"}
     run("concat", path, path, tmp_path / "both.arrow")
     assert aljava.open(tmp_path / "both.arrow").num_rows == 20_002
@@ -106,7 +117,7 @@ def test_verify_and_repair(path, tmp_path) -> None:
     assert "no footer" in run("verify", path, status=1).stdout
     assert not json.loads(run("verify", path, "--json", status=1).stdout)["ok"]
     assert "aljava repair" in run("info", path, status=1).stderr
-    assert "5,000 rows in 1 batches" in run("repair", path, "--to", tmp_path / "saved.arrow").stdout
+    assert "5,000 rows in 1 batch" in run("repair", path, "--to", tmp_path / "saved.arrow").stdout
     assert json.loads(run("repair", path, "--json").stdout)["rows"] == 5000
     assert aljava.read(path).num_rows == 5000
 
@@ -124,3 +135,152 @@ def test_parquet_from_elsewhere(tmp_path) -> None:
     assert "Parquet" in run("info", tmp_path / "x.parquet").stdout
     with pytest.raises(aljava.errors.InvalidOption, match="aljava copy"):
         aljava.write({"id": [1]}, tmp_path / "y.parquet")
+
+
+def completed(*words: str) -> list[str]:
+    """What bash would get for the last word; it splits words at colons."""
+    split = [part for word in words for part in re.split("(:)", word) if part or not word]
+    environment = os.environ | {
+        "COMP_WORDS": "\n".join(split),
+        "COMP_CWORD": str(len(split) - 1),
+        "_ALJAVA_COMPLETE": "complete_bash",
+    }
+    done = subprocess.run([shutil.which("aljava") or "aljava"], env=environment, capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_completion(path, tmp_path) -> None:
+    with aljava.Store("completed") as store:
+        store["trades"] = {"day": [1]}
+        assert completed("aljava", "head", "shm://compl") == ["//completed/trades"]
+        assert completed("aljava", "copy", "x.arrow", "shm://completed/t") == ["//completed/trades"]
+        assert completed("aljava", "head", "shm://completed/trades", "-c", "d") == ["day"]
+        store.destroy()
+    shutil.copy(path, tmp_path / "x.arrow")
+    assert completed("aljava", "head", str(tmp_path / "x.arrow"), "-c", "id,n") == ["id,name"]
+    assert completed("aljava", "copy", "a", "b", "--compression", "z") == ["zstd"]
+    assert completed("aljava", "ver") == ["verify"]
+    assert completed("aljava", "head", "no") == []  # the shell's own file names, then
+
+
+ODD_NAMES = ["a b\nc", '50%20#b?c [a]* it\'s "x"', "\x1b[31m" + os.fsdecode(b"caf\xe9")]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_name(tmp_path, name) -> None:
+    path = tmp_path / f"{name}.arrow"
+    aljava.write({"id": [1, 2]}, path)
+    for command in ("info", "head", "tail", "layout", "zones", "verify"):
+        shown = run(command, path)
+        assert "\x1b" not in shown.stdout
+    run("copy", path, tmp_path / "copied.arrow")
+    run("append", path, tmp_path / "copied.arrow")
+    run("concat", path, path, tmp_path / "both.arrow")
+    assert aljava.read(tmp_path / "both.arrow").num_rows == 4
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "\x1b" not in run("info", path, status=1).stderr
+    assert json.loads(run("repair", path, "--json").stdout)["rows"] == 2
+
+
+def test_what_is_no_table(tmp_path) -> None:
+    import socket
+
+    cases = {
+        "zeros": (bytes(1000), "begins with the bytes 00"),
+        "text": (b"hello world\n" * 10, "aljava copy"),
+        "five": (b"ARROW", "ends, after 5 bytes"),
+        "empty": (b"", "is empty"),
+    }
+    for name, (content, _) in cases.items():
+        (tmp_path / name).write_bytes(content)
+    os.mkdir(tmp_path / "folder")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "sock"))
+    others = {"folder": "folder", "sock": "is a socket", "/dev/zero": "not a regular file", "nothing*": "nothing*"}
+    expected = {name: said for name, (_, said) in cases.items()} | others
+    for command in ("head", "append", "verify"):
+        more = [tmp_path / "out.arrow"] if command in ("copy", "append", "concat") else []
+        for name, said in expected.items():
+            done = run(command, tmp_path / name, *more, status=1)
+            assert said in (done.stderr or done.stdout), (command, name)
+            assert name in (done.stderr or done.stdout)
+            assert len(done.stderr.splitlines()) <= 1
+    assert not (tmp_path / "out.arrow").exists()
+    listening.close()
+
+
+def test_what_may_not_be_written(path, tmp_path) -> None:
+    for target, said in ((tmp_path / "no" / "x.arrow", "make it first"), ("/proc/x.arrow", "cannot be written")):
+        assert said in run("copy", path, target, status=1).stderr
+    before = path.read_bytes()
+    assert "column 'name'" in run("append", "-", path, "--from", "csv", status=1, input="id\n1\n").stderr
+    assert path.read_bytes() == before
+
+
+def test_odd_tables(tmp_path) -> None:
+    aljava.write(pa.table({}), tmp_path / "no columns.arrow")
+    aljava.write(pa.table({"id": pa.array([], pa.int64())}), tmp_path / "no rows.arrow")
+    aljava.write(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), tmp_path / "twice.arrow")
+    aljava.write(pa.table({f"c{i}": [i] for i in range(3000)}), tmp_path / "wide.arrow")
+    for name in ("no columns", "no rows", "twice", "wide"):
+        for command in ("info", "head", "layout"):
+            run(command, tmp_path / f"{name}.arrow")
+    assert "0 rows, 0 columns" in run("head", tmp_path / "no columns.arrow").stdout
+    assert "'a' is there twice" in run("head", "--json", tmp_path / "twice.arrow", status=1).stderr
+    assert "smaller parts" in run("layout", tmp_path / "wide.arrow").stdout
+
+
+def test_as_many_rows_as_asked_for(path) -> None:
+    assert "100 rows, 2 columns" in run("head", "-n", 100, path).stdout
+    assert run("head", "-n", 100, path).stdout.count("name ") == 100 + 1
+
+
+def test_names_with_commas(tmp_path) -> None:
+    aljava.write({"net, gross": [1], "day": [2]}, tmp_path / "x.arrow")
+    assert json.loads(run("head", "--json", "-c", 'day,"net, gross"', tmp_path / "x.arrow").stdout) == {
+        "day": 2,
+        "net, gross": 1,
+    }
+
+
+def test_through_a_pipe(path, tmp_path) -> None:
+    text = run("copy", path, "-", "--to", "csv").stdout
+    assert text.splitlines()[:2] == ['"id","name"', '0,"name 0"']
+    run("copy", "-", tmp_path / "back.arrow", "--from", "csv", input=text)
+    assert aljava.read(tmp_path / "back.arrow").equals(aljava.read(path).replace_schema_metadata())
+
+
+def test_no_codes_where_nobody_looks(path) -> None:
+    for command in ("info", "head", "verify"):
+        plain = run(command, path, env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"})
+        assert "\x1b" not in plain.stdout + plain.stderr
+    folded = run("verify", path, env={"COLUMNS": "20"})
+    assert len(folded.stdout.splitlines()) == 1
+
+
+def test_an_interrupted_copy_leaves_nothing(tmp_path) -> None:
+    source = pa.table({"id": range(3_000_000), "text": [str(i) for i in range(3_000_000)]})
+    aljava.write(source, tmp_path / "big.arrow")
+    interrupted = []
+    signals = (signal.SIGINT, "csv"), (signal.SIGINT, "parquet"), (signal.SIGINT, "arrow"), (signal.SIGKILL, "csv")
+    for number, kind in signals:
+        target = tmp_path / f"{number} {kind}" / f"x.{kind}"
+        target.parent.mkdir()
+        target.write_text("old")
+        command = [sys.executable, "-m", "aljava", "copy", str(tmp_path / "big.arrow"), str(target)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not any(
+            entry.name.startswith(".") and entry.stat().st_size for entry in os.scandir(target.parent)
+        ):
+            time.sleep(0.001)
+        process.send_signal(number)
+        assert "Traceback" not in process.communicate(timeout=60)[1]
+        if process.returncode == 0:  # it was done already
+            continue
+        assert process.returncode == (130 if number == signal.SIGINT else -9)
+        assert target.read_text(errors="replace") == "old"
+        interrupted.append(number)
+        if number == signal.SIGINT:
+            assert os.listdir(target.parent) == [target.name]
+    assert len(interrupted) >= 2

@@ -156,7 +156,7 @@ def test_a_missing_file(verb: str, temporary: Path) -> None:
 
 
 def test_a_folder(temporary: Path, tmp_path: Path) -> None:
-    refused(command("tour", str(tmp_path)), 1, str(tmp_path), "is a folder", "name a file in it")
+    refused(command("tour", str(tmp_path)), 1, str(tmp_path), "holds no files")
 
 
 def test_an_empty_file(temporary: Path, tmp_path: Path) -> None:

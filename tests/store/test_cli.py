@@ -63,6 +63,22 @@ def test_stat_and_trim(store: Store) -> None:
     assert store.stats().bytes_pooled == 0
 
 
+def test_what_reports_does_so_in_json_too(store: Store, tmp_path: Path) -> None:
+    aljava.write(TABLE, tmp_path / "in.arrow")
+    put = json.loads(run("put", f"{store.name}/t", str(tmp_path / "in.arrow"), "--json").output)
+    assert (put["key"], put["rows"], put["bytes"]) == ("t", 10_000, store.info("t").bytes)
+    target = str(tmp_path / "out.arrow")
+    got = json.loads(run("get", f"{store.name}/t", target, "--json").output)
+    assert got == {"target": target, "rows": 10_000, "bytes": os.path.getsize(target)}
+    store["t"] = TABLE
+    assert json.loads(run("trim", store.name, "--json").output) == {"bytes_given_back": put["bytes"]}
+
+
+def test_every_command_has_an_example() -> None:
+    for command in ("ls", "put", "get", "info", "rm", "stat", "trim", "destroy", "watch"):
+        assert f"Example: aljava store {command} desk" in run(command, "--help").output
+
+
 def test_watch_looks_again(store: Store) -> None:
     store["t"] = TABLE
     assert "10,000" in run("watch", store.name, "--every", "0.05", "--times", "3").output

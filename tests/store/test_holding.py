@@ -1,5 +1,6 @@
 """What is held stays as it was: over replacements, forks, threads, and thousands of tables at once."""
 
+import contextlib
 import gc
 import os
 import random
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from aljava.errors import KeyNotFound
-from aljava.store import Store
+from aljava.store import Store, kernel
 from tests.store.actors import ROWS, Actor, run, table, value_of, values
 
 
@@ -185,6 +186,52 @@ def test_closing_while_another_thread_puts_harms_nothing(store: Store) -> None:
     store["k"] = pa.RecordBatchReader.from_batches(table(5).schema, batches())
     assert values(store, "k") == [5]
     assert store["k"].num_rows == ROWS
+
+
+@pytest.fixture
+def like_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The branch for macOS, on this system's calls: maps that keep no lock, so that duplicate descriptors do."""
+
+    def renamex_np(source: bytes, target: bytes, flags: int) -> int:
+        return kernel._renameat2(kernel._AT_FDCWD, source, kernel._AT_FDCWD, target, flags)
+
+    monkeypatch.setattr(kernel, "_LINUX", False)
+    monkeypatch.setattr(kernel, "_renamex_np", renamex_np, raising=False)
+
+
+def read_locks(path: str) -> int:
+    """Open descriptors of this process that hold a shared lock on a file below a folder."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith(path):
+                with open(f"/proc/self/fdinfo/{name}") as lines:
+                    found += any("FLOCK" in line and "READ" in line for line in lines)
+    return found
+
+
+def test_where_a_map_keeps_no_lock_a_duplicate_descriptor_does(store: Store, like_macos: None) -> None:
+    store["k"] = table(7)
+    views = [store["k"]["first"].chunk(0).to_numpy()]
+    for number in range(20):
+        store["k"] = table(number)
+    gc.collect()
+    assert read_locks(store.path) == 1
+    assert (views[0] == 7).all()
+
+    def child() -> object:
+        return set(views[0].tolist()), values(store, "k"), store.put(table(30), "child")
+
+    assert run(child) == "({7}, [19], 'child')"
+    assert values(store, "child", "k") == [30, 19]
+    views.clear()
+    gc.collect()
+    assert read_locks(store.path) == 0
+    assert store.stats().fresh_writes <= 4
+    with pytest.raises(FileExistsError):
+        kernel.rename_new(f"{store.path}/k.arrow", f"{store.path}/child.arrow")
+    store.trim()
+    assert store.stats().bytes_pooled == 0
 
 
 def test_a_view_over_numpy_is_read_only(store: Store) -> None:

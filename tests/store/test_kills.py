@@ -14,13 +14,20 @@ import pyarrow as pa
 import pytest
 
 from aljava.errors import KeyNotFound, StoreFull
-from aljava.store import Store
+from aljava.store import Store, filling
 from tests.store.actors import ROWS, Actor, before, kill_at, table, value_of, values
 
 SMALL = 100  # rows: below the limit under which objects are small
 
+
+def share_all_work() -> None:
+    """Lets this process, a forked one, fill all new memory on two threads."""
+    filling._SHARED_WORK = 1
+
+
 OPERATIONS: dict[str, Callable[[Store], object]] = {
     "new key, new memory": lambda store: store.put(table(9, 3 * ROWS), "n"),
+    "new key, new memory, on two threads": lambda store: [share_all_work(), store.put(table(9, 40 * ROWS), "n")],
     "new key, recycled memory": lambda store: store.put(table(9), "n"),
     "replace, recycled memory": lambda store: store.put(table(9), "a"),
     "new small": lambda store: store.put(table(9, SMALL), "n"),
@@ -168,7 +175,11 @@ def test_the_file_system_agrees_after_kills(tmpfs: Path) -> None:
         store.destroy()
 
 
-def test_a_full_file_system_is_an_error_and_nothing_is_lost(tmpfs: Path) -> None:
+@pytest.mark.parametrize("shared_from", [1, 1 << 40], ids=["two threads", "one thread"])
+def test_a_full_file_system_is_an_error_and_nothing_is_lost(
+    tmpfs: Path, monkeypatch: pytest.MonkeyPatch, shared_from: int
+) -> None:
+    monkeypatch.setattr("aljava.store.filling._SHARED_WORK", shared_from)
     with Store("full") as store:
         store["a"] = table(1)
         empty = used(tmpfs)

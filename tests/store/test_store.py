@@ -26,9 +26,11 @@ from aljava.errors import (
     StoreFull,
     UnsupportedType,
 )
-from aljava.store import Store, stores
+from aljava.store import Store, payload, stores
+from aljava.store.filling import write_all
 from aljava.store.names import file_name, key_of
 
+SHARED = 64 << 10  # bytes from which two threads share the work
 SMALL = pa.table({"n": [1, 2, None], "word": ["a", None, "ccc"]})
 LARGE = pa.table({"n": np.arange(100_000), "x": np.arange(100_000) / 7})
 
@@ -48,6 +50,39 @@ def test_a_table_comes_back_as_it_was(store: Store, table: pa.Table) -> None:
     store["t"] = table
     assert store["t"].equals(table)
     store["t"].validate(full=True)
+
+
+SHAPES = {
+    "one batch": LARGE,
+    "no rows": LARGE.slice(0, 0),
+    "two batches": pa.concat_tables([LARGE, LARGE]),
+    "a dictionary": LARGE.append_column("c", pa.array(["a", "b"] * 50_000).dictionary_encode()),
+    "nested": pa.table({"l": [[{"x": 1}], None, []] * 30_000}),
+    "a long footer": LARGE.replace_schema_metadata({"note": "x" * 5_000}),
+    "wide": pa.table({f"c{number}": range(10) for number in range(500)}),
+    "small": SMALL,
+}
+
+
+@pytest.mark.parametrize("table", SHAPES.values(), ids=SHAPES.keys())
+def test_a_second_get_of_the_same_shape_is_as_exact_as_the_first(store: Store, table: pa.Table) -> None:
+    """What a first get learns from a footer serves all later ones with that footer, of other content too."""
+    other = pa.Table.from_batches(
+        [batch.take(pa.array(range(len(batch))[::-1])) for batch in table.to_batches()], table.schema
+    )
+    store.update({"t": table, "u": other})
+    for _ in range(2):
+        assert store["t"].equals(table, check_metadata=True)
+        assert store["u"].equals(other, check_metadata=True)
+    store["t"].validate(full=True)
+
+
+def test_what_is_learned_from_footers_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aljava.store.payload._MOST_SEEN", 3)
+    for rows in range(10):
+        store["t"] = SMALL.slice(0, 1).append_column(f"c{rows}", [[1]])
+        assert store["t"].num_columns == 3
+    assert len(payload._seen) <= 3
 
 
 @pytest.mark.parametrize("table", [SMALL, LARGE], ids=["small", "large"])
@@ -195,8 +230,10 @@ def test_a_recycled_object_holds_no_byte_of_the_one_before(store: Store) -> None
     assert b"\xa5" * 8 not in store.buffer("t").to_pybytes()
 
 
-def test_a_copy_on_two_threads_is_exact(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways are tried on the first bytes of a large copy, and the faster one takes the rest."""
+@pytest.mark.parametrize("alone", [0, 2])
+def test_a_copy_on_two_threads_is_exact(store: Store, monkeypatch: pytest.MonkeyPatch, alone: int) -> None:
+    """Where two are seen to be no faster, one goes on alone for a while."""
+    monkeypatch.setattr("aljava.store.filling._COPIES_ALONE", alone)
     monkeypatch.setattr("aljava.store.filling._PROBE", 64 << 10)
     monkeypatch.setattr("aljava.store.filling._COPIES_BETWEEN_PROBES", 2)
     generator = np.random.default_rng(1)
@@ -205,6 +242,22 @@ def test_a_copy_on_two_threads_is_exact(store: Store, monkeypatch: pytest.Monkey
         store["t"] = table
         assert store["t"].equals(table)
     assert store.stats().recycled_writes >= 3
+
+
+def test_new_memory_that_two_threads_fill_is_exact(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aljava.store.filling._SHARED_WORK", SHARED)
+    monkeypatch.setattr("aljava.store.filling._PIECE", 10_000)
+    generator = np.random.default_rng(1)
+    for number, rows in enumerate((110_001, 407_003, 5_007)):
+        table = pa.table({"n": generator.integers(0, 1 << 60, rows), "x": generator.random(rows)})
+        store[f"{number}"] = table
+        assert store[f"{number}"].equals(table)
+    assert store.stats().fresh_writes == 3
+    del store["1"]
+    again = pa.table({"n": generator.integers(0, 1 << 60, 407_003), "x": generator.random(407_003)})
+    store["1"] = again  # through the map that was half populated
+    assert store["1"].equals(again)
+    assert store.stats().recycled_writes == 1
 
 
 def test_without_recycling_memory_goes_back_at_once(no_leaks: None) -> None:
@@ -262,7 +315,7 @@ def test_a_destroyed_store_begins_anew(store: Store) -> None:
 
 def test_repr_names_what_is_there(store: Store) -> None:
     store["t"] = LARGE
-    assert repr(store) == f"<Store {store.name!r}: 1 objects, 1.53 MiB>"
+    assert repr(store) == f"<Store {store.name!r}: 1 object, 1.60 MB>"
 
 
 def test_info_says_what_an_object_is(store: Store) -> None:
@@ -298,7 +351,7 @@ def test_a_file_that_is_no_object_is_named(store: Store) -> None:
 def test_a_notebook_shows_the_objects(store: Store) -> None:
     store.update({f"<{number:02}>": SMALL for number in range(60)})
     shown = store._repr_html_()
-    assert "<td>&lt;00&gt;</td><td>3</td>" in shown
+    assert '<td>&lt;00&gt;</td><td class="number">3</td>' in shown
     assert "n: int64, word: string" in shown
     assert "and 10 more" in shown
 
@@ -439,6 +492,33 @@ def test_a_symbolic_link_is_no_store(no_leaks: None, tmp_path: Path, monkeypatch
     monkeypatch.setenv("ALJAVA_SHM", str(tmp_path))
     with pytest.raises(AccessDenied, match="not a folder"):
         Store("desk")
+
+
+@pytest.mark.parametrize("module", ["aljava.store", "aljava.multiprocessing"])
+def test_another_platform_is_named(no_leaks: None, module: str) -> None:
+    """Without the file locks of Linux and macOS, in a process that believes to be on Windows."""
+    program = """if True:
+        import sys, multiprocessing.util, pyarrow.dataset, numpy
+        sys.platform, sys.modules["fcntl"] = "win32", None
+        import aljava.errors
+        try:
+            __import__(sys.argv[1])
+        except aljava.errors.UnsupportedPlatform as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", program, module], capture_output=True, text=True, check=True)
+    assert "Linux or macOS, and this is win32" in done.stdout
+
+
+def test_more_than_one_call_can_move_is_written(
+    no_leaks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aljava.store.filling._BYTES_A_CALL", 1_000)
+    monkeypatch.setattr("aljava.store.filling._BUFFERS_A_CALL", 3)
+    pieces = [os.urandom(size) for size in (0, 2_500, 1, 999, 1_000, 0, 7, 8, 9, 10, 3_000)]
+    with open(tmp_path / "file", "wb") as file:
+        write_all(file.fileno(), [memoryview(piece) for piece in pieces], 5)
+    assert (tmp_path / "file").read_bytes() == bytes(5) + b"".join(pieces)
 
 
 def test_a_store_destroyed_during_a_put_says_so(store: Store) -> None:

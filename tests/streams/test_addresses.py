@@ -117,6 +117,42 @@ def test_batches_arrive_as_they_are_sent(folder: str) -> None:
     sender.join()
 
 
+def test_small_batches_arrive_as_they_were_sent(folder: str) -> None:
+    """They travel many at a time, and come one by one: of different lengths, sliced, with nulls, with none."""
+    rows = numbers(5000).combine_chunks().to_batches()[0]
+    nulls = pa.record_batch([pa.array([None, 1]), pa.array([0.5, None])], schema=rows.schema)
+    sent = [rows.slice(start % 700, 1 + start % 60) for start in range(3000)]
+    sent[1000:1000] = [nulls, rows.slice(0, 0), rows]
+    reader = pa.RecordBatchReader.from_batches(rows.schema, sent)
+    sender = threading.Thread(target=aljava.write, args=(reader, f"unix://{folder}/s"))
+    with aljava.listen(f"unix://{folder}/s") as listener:
+        sender.start()
+        found = list(next(listener))
+    sender.join()
+    assert len(found) == len(sent)
+    assert all(one.equals(other) for one, other in zip(found, sent, strict=True))
+
+
+def test_what_follows_on_the_heels_is_not_held_back(folder: str) -> None:
+    """The second of two small batches is sent, though the third never comes."""
+    go_on = threading.Event()
+    batch = numbers(10).to_batches()[0]
+
+    def live():
+        yield batch
+        yield batch
+        assert go_on.wait(30)
+
+    reader = pa.RecordBatchReader.from_batches(batch.schema, live())
+    sender = threading.Thread(target=aljava.write, args=(reader, f"unix://{folder}/s"))
+    sender.start()
+    arriving = aljava.open(f"unix://{folder}/s").to_reader()
+    assert [arriving.read_next_batch().num_rows for _ in range(2)] == [10, 10]
+    go_on.set()
+    assert list(arriving) == []
+    sender.join()
+
+
 def test_columns_and_filter_and_one_pass(folder: str) -> None:
     sender = threading.Thread(target=aljava.write, args=(table(100), f"unix://{folder}/s"))
     sender.start()
@@ -193,7 +229,7 @@ def test_a_listener_that_is_closed_lets_go_of_all(folder: str) -> None:
     first = next(listener)
     listener.close()
     assert list(listener) == []
-    assert silent.recv(100) in (b"", b"aljava: memory 1")
+    assert silent.recv(100) in (b"", b"aljava: memory 2")
     silent.close()
     assert os.listdir(folder) == []
     assert first.read_next_batch().num_rows > 0  # what was yielded lives on

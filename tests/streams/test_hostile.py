@@ -224,10 +224,13 @@ def test_a_peer_that_lies_about_memory(folder: str) -> None:
     head = payload(numbers(10))[:-8]
     schema_end = 8 + int.from_bytes(head[4:8], "little")
     lies = [
-        struct.pack("<4sIQII", b"ALJ\xfe", 7, 1000, 0, 0),
-        struct.pack("<4sIQII", b"ALJ\xfe", 7, 1000, 1, 0),
-        struct.pack("<4sIQII", b"ALJ\xfe", 1, 1 << 60, 1, 0),
-        struct.pack("<4sIQII", b"ALJ\xfd", 1, 8, 1, 0),
+        struct.pack("<4sIQIII4x", b"ALJ\xfe", 7, 1000, 0, 0, 0),
+        struct.pack("<4sIQIII4x", b"ALJ\xfe", 7, 1000, 0, 1, 0),
+        struct.pack("<4sIQIII4x", b"ALJ\xfe", 1, 1 << 60, 0, 1, 0),
+        struct.pack("<4sIQIII4x", b"ALJ\xfd", 1, 8, 0, 1, 0),
+        # One that lies in no store, and whose descriptor is of something else.
+        struct.pack("<4sIQIII4x", b"ALJ\xfe", 1, 200, 0, 3, 0) + bytes(200),
+        struct.pack("<4sIQIII4x", b"ALJ\xfe", 1, 1 << 40, 0, 3, 0),
     ]
     for lie in lies:
         with aljava.listen(f"unix://{folder}/s") as listener, socket.socket(socket.AF_UNIX) as liar:

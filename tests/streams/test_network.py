@@ -1,6 +1,7 @@
-"""Two hosts, as network namespaces with a cable between them that loses, delays and is cut."""
+"""Two hosts, as network namespaces, with a network between them that loses, delays and reorders, and that is cut."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ import pytest
 pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.long]
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HOST, OTHER = "10.213.77.1", "10.213.77.2"
+# Percent of the packets, and milliseconds; of batches of 1.6 MB.
+LOSS, DELAY, STREAM_BATCHES = "1", "4", os.environ.get("ALJAVA_TEST_NETWORK_BATCHES", "4")
 
 SEND = """
 import sys, time, aljava, pyarrow as pa
@@ -70,48 +73,73 @@ def start(code: str, *arguments: str, namespace: str | None = None) -> subproces
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def impair(name: str) -> None:
-    done = subprocess.run(
-        [
-            "tc",
-            "qdisc",
-            "add",
-            "dev",
-            f"{name}a",
-            "root",
-            "netem",
-            "delay",
-            "20ms",
-            "5ms",
-            "loss",
-            "2%",
-            "reorder",
-            "5%",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"this kernel cannot lose packets on purpose (tc netem): {done.stderr.strip()}")
-
-
 def stop(*processes: subprocess.Popen[str]) -> None:
     for process in processes:
         process.kill()
         process.communicate()
 
 
-def test_nothing_is_lost_on_a_bad_cable(cable: str) -> None:
-    impair(cable)
-    receiver = start(RECEIVE, f"tcp://{OTHER}:9000", namespace=cable)
+@pytest.fixture
+def bad_network() -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
+    """Two hosts, by the names of their namespaces, and the process that passes packets between them."""
+    names = (f"aljp{os.getpid() % 100_000}", f"aljq{os.getpid() % 100_000}")
+    try:
+        for name in names:
+            ip("netns", "add", name)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here (they take root and iproute2): {error}")
+    try:
+        if not os.path.exists("/dev/net/tun"):
+            pytest.skip("no /dev/net/tun here, which the packets go through")
+        script = os.path.join(HERE, "tests", "streams", "forwarder.py")
+        command = ["ip", "netns", "exec", names[0], sys.executable, script, names[1], LOSS, DELAY]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forwarder:
+            try:
+                if forwarder.stdout.readline() != "ready\n":
+                    pytest.skip("no TUN device can be made here")
+                for name, address in zip(names, (HOST, OTHER), strict=True):
+                    ip("-n", name, "addr", "add", f"{address}/24", "dev", "aljtun")
+                    ip("-n", name, "link", "set", "aljtun", "up")
+                yield *names, forwarder
+            finally:
+                forwarder.kill()
+    finally:
+        for name in names:
+            ip("netns", "del", name)
+
+
+def test_nothing_is_lost_or_reordered_on_a_bad_network(bad_network: tuple[str, str, subprocess.Popen[str]]) -> None:
+    one, other, forwarder = bad_network
+    receiver = start(RECEIVE, f"tcp://{OTHER}:9000", namespace=other)
     try:
         assert receiver.stdout.readline() == "listening\n"
-        sender = start(SEND, f"tcp://{OTHER}:9000", "20")
-        assert sender.wait(120) == 0
-        assert receiver.stdout.readline() == "whole 2000000\n"
-        stop(sender)
+        for _ in range(2):  # the second stream, over a new connection, begins anew
+            sender = start(SEND, f"tcp://{OTHER}:9000", STREAM_BATCHES, namespace=one)
+            assert sender.wait(240) == 0, sender.stderr.read()
+            assert receiver.stdout.readline() == f"whole {int(STREAM_BATCHES) * 100_000}\n"
+            stop(sender)
     finally:
+        stop(receiver)
+    forwarder.send_signal(signal.SIGINT)
+    said = dict(part.split("=") for part in forwarder.stdout.readline().split())
+    assert min(map(int, said.values())) > 0, f"the network was a good one: {said}"
+
+
+def test_a_network_that_goes_silent_is_an_error_at_both_ends(
+    bad_network: tuple[str, str, subprocess.Popen[str]],
+) -> None:
+    one, other, forwarder = bad_network
+    receiver = start(RECEIVE, f"tcp://{OTHER}:9000?timeout=3", namespace=other)
+    try:
+        assert receiver.stdout.readline() == "listening\n"
+        sender = start(SEND, f"tcp://{OTHER}:9000?timeout=3", "1000000", namespace=one)
+        assert sender.stdout.readline() == "sending\n"
+        forwarder.send_signal(signal.SIGSTOP)
+        _, said = sender.communicate(timeout=60)
+        assert "TransferError" in said
+        assert receiver.stdout.readline().strip() in ("TransferError", "TruncatedFile", "CutStream")
+    finally:
+        forwarder.send_signal(signal.SIGCONT)
         stop(receiver)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from aljava.cli import compare, files, mending, moving, serve, sql, store, streams, tour
+from aljava.cli import compare, complete, files, mending, moving, serve, sql, store, streams, tour
+from aljava.cli.output import printable
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
 app = typer.Typer(
@@ -43,6 +44,8 @@ for _name in ("verify", "repair"):
 app.add_typer(store.app, name="store")
 
 
+# DuckDB points at the place of a syntax error on a line of its own.
+_NEWLINE = "\n"
 # Typer has click in it, under a name that depends on its version. This is click's error for wrong usage.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
@@ -52,13 +55,14 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        sys.exit(app(standalone_mode=False))
+        with complete.whole_words():
+            sys.exit(app(standalone_mode=False))
     except _UsageError as error:
         called = error.ctx.command_path if error.ctx else "aljava"
-        print(f"aljava: {error.format_message().rstrip('.')}. See: {called} --help", file=sys.stderr)
+        print(f"aljava: {printable(error.format_message().rstrip('.'))}. See: {called} --help", file=sys.stderr)
         sys.exit(2)
     except AljavaError as error:
-        print(f"aljava: {error}", file=sys.stderr)
+        print(f"aljava: {printable(str(error), keep=_NEWLINE)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InvalidOption | AddressError) else 1)
     except BrokenPipeError:
         # Whoever read our output has seen enough; keep Python from complaining at its end.

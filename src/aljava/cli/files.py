@@ -7,13 +7,18 @@ from typing import Any
 import pyarrow as pa
 import typer
 
-from aljava.cli.output import console, must_take_a_file, write_page
+from aljava.cli import complete
+from aljava.cli.output import console, count, must_take_a_file, names, printable, write_page
 
+#: Characters of metadata that `info` shows of each entry.
+METADATA_WIDTH = 60
+#: Parts that `layout` shows: of more, the largest.
+LAYOUT_ROWS = 60
 _ADDRESS = "A path, a glob, a folder, shm://STORE/KEY, https://…, s3://BUCKET/KEY."
 
 
 def info(
-    address: str = typer.Argument(help=_ADDRESS),
+    address: str = typer.Argument(help=_ADDRESS, autocompletion=complete.address),
     *,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
@@ -44,24 +49,29 @@ def info(
     if as_json:
         _print_json(facts)
         return
-    out = console()
-    out.print(f"[bold]{escape(str(facts['address']))}[/]  [dim]{facts['format']}[/]")
+    out = console(wide=True)
+    out.print(f"[bold]{escape(printable(dataset.address))}[/]  [dim]{dataset.format.value}[/]")
     out.print(
-        f"{facts['rows']:,} rows in {facts['batches']:,} batches, {facts['files']:,} files, "
-        f"{charts.size(dataset.nbytes)}, {facts['zones']:,} zones\n"
+        f"{count(facts['rows'], 'row')} in {count(facts['batches'], 'batch')}, {count(facts['files'], 'file')}, "
+        f"{charts.size(dataset.nbytes)}, {count(facts['zones'], 'zone')}\n"
     )
     table = _table("column", "type", "null")
     for field in dataset.schema:
-        table.add_row(escape(field.name), escape(str(field.type)), "" if field.nullable else "never")
+        table.add_row(
+            escape(printable(field.name)), escape(printable(str(field.type))), "" if field.nullable else "never"
+        )
     out.print(table)
-    for key in facts["metadata"]:
-        out.print(f"[dim]metadata: {escape(key)}, {len(facts['metadata'][key]):,} characters[/]")
+    for key, value in facts["metadata"].items():
+        text = value if len(value) <= METADATA_WIDTH else f"{value[:METADATA_WIDTH]}… ({len(value):,} characters)"
+        out.print(f"[dim]{escape(printable(key))}: {escape(printable(text))}[/]", soft_wrap=True)
 
 
 def head(
-    address: str = typer.Argument(help=_ADDRESS),
+    address: str = typer.Argument(help=_ADDRESS, autocompletion=complete.address),
     rows: int = typer.Option(10, "-n", "--rows", min=0, help="How many."),
-    columns: str | None = typer.Option(None, "-c", "--columns", help="Names, separated by commas."),
+    columns: str | None = typer.Option(
+        None, "-c", "--columns", help="Names, separated by commas.", autocompletion=complete.columns
+    ),
     *,
     as_json: bool = typer.Option(False, "--json", help="Print a JSON object for each row."),
 ) -> None:
@@ -75,9 +85,11 @@ def head(
 
 
 def tail(
-    address: str = typer.Argument(help=_ADDRESS),
+    address: str = typer.Argument(help=_ADDRESS, autocompletion=complete.address),
     rows: int = typer.Option(10, "-n", "--rows", min=0, help="How many."),
-    columns: str | None = typer.Option(None, "-c", "--columns", help="Names, separated by commas."),
+    columns: str | None = typer.Option(
+        None, "-c", "--columns", help="Names, separated by commas.", autocompletion=complete.columns
+    ),
     *,
     as_json: bool = typer.Option(False, "--json", help="Print a JSON object for each row."),
 ) -> None:
@@ -91,8 +103,10 @@ def tail(
 
 
 def zones(
-    address: str = typer.Argument(help=_ADDRESS),
-    columns: str | None = typer.Option(None, "-c", "--columns", help="Names, separated by commas."),
+    address: str = typer.Argument(help=_ADDRESS, autocompletion=complete.address),
+    columns: str | None = typer.Option(
+        None, "-c", "--columns", help="Names, separated by commas.", autocompletion=complete.columns
+    ),
     *,
     as_json: bool = typer.Option(False, "--json", help="Print a JSON object for each zone."),
 ) -> None:
@@ -120,7 +134,7 @@ def zones(
 
 
 def layout(
-    address: str = typer.Argument(help="An Arrow IPC file."),
+    address: str = typer.Argument(help="An Arrow IPC file.", autocompletion=complete.address),
     *,
     html: str | None = typer.Option(None, metavar="FILE", help="Draw it on a page too."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON object for each part."),
@@ -129,8 +143,6 @@ def layout(
 
     Example: aljava layout trades.arrow --html layout.html
     """
-    from html import escape as html_escape
-
     from rich.markup import escape
 
     from aljava import charts
@@ -141,50 +153,44 @@ def layout(
         must_take_a_file(html)
     found = look(address)
     if html:
-        rows = [
-            [
-                html_escape(name or "·"),
-                html_escape(kind),
-                f"{size:,}",
-                f'<div style="background:#4c78a8;height:1em;width:{100 * size / found.size:.2f}%"></div>',
-            ]
-            for name, kind, size in found.parts
-        ]
-        body = f"<h1>{html_escape(found.address)}</h1>" + charts.paragraph(f"{found.size:,} bytes")
-        body += charts.table(["column", "kind", "bytes", "share"], rows, numeric=[2], widths=[25, 20, 15, 40])
-        write_page(html, charts.page(f"Layout of {found.address}", body))
+        write_page(html, found.to_html())
     if as_json:
         for name, kind, size in found.parts:
             _print_json({"column": name or None, "kind": kind, "bytes": size, "share": size / found.size})
         return
-    out = console()
-    out.print(f"[bold]{escape(found.address)}[/]  [dim]{found.size:,} bytes[/]")
+    out = console(wide=True)
+    out.print(f"[bold]{escape(printable(found.address))}[/]  [dim]{found.size:,} bytes[/]")
     table = _table("column", "kind", "bytes", "share", "")
-    for name, kind, size in found.parts:
-        share = size / found.size
-        bar = "█" * round(30 * share) or "▏"
-        table.add_row(escape(name) if name != FRAME else "·", escape(kind), f"{size:,}", f"{share:.1%}", bar)
+    largest = sorted(found.parts, key=lambda part: -part[2])[:LAYOUT_ROWS]
+    most = max((size for _, _, size in largest), default=1) or 1
+    for name, kind, size in found.parts if len(found.parts) <= LAYOUT_ROWS else largest:
+        bar = charts.TerminalBar(size / most, "dim" if name == FRAME else "cyan", width=24)
+        shown = "·" if name == FRAME else escape(printable(name))
+        table.add_row(shown, escape(kind), f"{size:,}", f"{size / found.size:.1%}", bar)
     out.print(table)
-
-
-def names(columns: str | None) -> list[str] | None:
-    """Column names from a list with commas."""
-    return None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    if len(found.parts) > LAYOUT_ROWS:
+        rest = found.size - sum(size for _, _, size in largest)
+        out.print(f"[dim]and {len(found.parts) - LAYOUT_ROWS:,} smaller parts, {rest:,} bytes; all of them: --json[/]")
+    if html:
+        out.print(f"The page: {escape(printable(html))}", soft_wrap=True)
 
 
 def _show(table: pa.Table, as_json: bool) -> None:
     if as_json:
-        from aljava.copying import JsonLines
+        from aljava.foreign import JsonLines
 
-        lines = JsonLines(sys.stdout.buffer)
+        lines = JsonLines(sys.stdout.buffer, table.schema)
         for batch in table.to_batches():
             lines.write(batch)
         return
-    from aljava.cli.sql import connected, show
-    from aljava.queries import sql
+    from aljava.cli.grid import grid, rendered
+    from aljava.cli.sql import connected
 
+    out = console(wide=True)
     with connected() as connection:
-        show(sql("from shown_rows", connection=connection, shown_rows=table), connection)
+        shown = grid(table.to_reader(), connection, out.width, max(len(table), 1))
+    out.print(rendered(shown, out.width))
+    out.print(shown.summary, style="dim")
 
 
 def _print_json(facts: dict[str, Any]) -> None:

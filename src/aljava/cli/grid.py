@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from aljava.cli.output import count, printable
 from aljava.queries import sql
 
 #: Rows shown; of more, the first half and the last half of these.
@@ -35,12 +36,14 @@ class Grid:
     summary: str
 
 
-def grid(reader: pa.RecordBatchReader, connection: Any) -> Grid:
+def grid(reader: pa.RecordBatchReader, connection: Any, room: int | None = None, most: int = SHOWN_ROWS) -> Grid:
     """What to show of a result; reads no further than it needs.
 
     Args:
         reader: the rows. It is closed.
         connection: a DuckDB connection that is free as soon as `reader` is closed: it turns values into text.
+        room: characters of a line; of columns that cannot fit into it only those at both ends are made text.
+        most: rows to show.
 
     Example:
         >>> import duckdb
@@ -48,29 +51,34 @@ def grid(reader: pa.RecordBatchReader, connection: Any) -> Grid:
         [['1', '[a]'], ['2', 'NULL']]
     """
     batches: list[pa.RecordBatch] = []
-    count = 0
+    found = 0
     for batch in reader:
         batches.append(batch)
-        count += batch.num_rows
-        if count > COUNTED_ROWS:
+        found += batch.num_rows
+        if found > max(COUNTED_ROWS, most):
             break
     reader.close()
     table = pa.Table.from_batches(batches, reader.schema)
-    columns = f"{len(reader.schema)} column{'s' * (len(reader.schema) != 1)}"
-    if count > COUNTED_ROWS:
-        shown, left_out = table.slice(0, SHOWN_ROWS), 0
-        summary = f"the first {SHOWN_ROWS} of more than {COUNTED_ROWS:,} rows, {columns}; all of them: -o ADDRESS"
-    elif count > SHOWN_ROWS:
-        half = SHOWN_ROWS // 2
-        shown = pa.concat_tables([table.slice(0, half), table.slice(count - half)])
-        left_out = count - SHOWN_ROWS
-        summary = f"{count:,} rows ({SHOWN_ROWS} shown), {columns}"
+    columns = count(len(reader.schema), "column")
+    if found > max(COUNTED_ROWS, most):
+        shown, left_out = table.slice(0, most), 0
+        summary = f"the first {most} of more than {COUNTED_ROWS:,} rows, {columns}; all of them: -o ADDRESS"
+    elif found > most:
+        half = most // 2
+        shown = pa.concat_tables([table.slice(0, half), table.slice(found - half)])
+        left_out = found - most
+        summary = f"{found:,} rows ({most} shown), {columns}"
     else:
         shown, left_out = table, 0
-        summary = f"{count} row{'s' * (count != 1)}, {columns}"
+        summary = f"{count(found, 'row')}, {columns}"
+    if room is not None and len(shown.schema) > 2 * room:
+        numbers = range(len(shown.schema))
+        shown = shown.select([*numbers[:room], *numbers[-room:]])
+    if not shown.num_columns:
+        return Grid([], [], [[] for _ in range(shown.num_rows)], left_out, summary)
     texts = sql("select columns(*)::varchar from shown", connection=connection, shown=shown)
-    rows = [["NULL" if text is None else _printable(text) for text in row] for row in texts.fetchall()]
-    return Grid(list(reader.schema.names), list(reader.schema.types), rows, left_out, summary)
+    rows = [["NULL" if text is None else printable(text) for text in row] for row in texts.fetchall()]
+    return Grid(shown.schema.names, shown.schema.types, rows, left_out, summary)
 
 
 def shown_columns(widths: Sequence[int], room: int) -> list[int | None]:
@@ -107,7 +115,7 @@ def rendered(grid: Grid, width: int) -> Any:
     from rich.text import Text
 
     limit = CELL_WIDTH if len(grid.names) > 1 else max(width - _AROUND, 1)
-    heads = [(_cut(_printable(name), limit), _cut(str(kind), limit)) for name, kind in _columns(grid)]
+    heads = [(_cut(printable(name), limit), _cut(str(kind), limit)) for name, kind in _columns(grid)]
     cells = [[_cut(cell, limit) for cell in row] for row in grid.rows]
     widths = [max(len(text) for text in (*heads[at], *(row[at] for row in cells))) for at in range(len(heads))]
     chosen = shown_columns(widths, width)
@@ -134,13 +142,6 @@ def _cell(whole: str, cut: str) -> Any:
     from rich.text import Text
 
     return Text(cut, style="dim" if whole == "NULL" else "")
-
-
-def _printable(text: str) -> str:
-    """The text with what would move a terminal's cursor made visible."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _cut(text: str, limit: int) -> str:

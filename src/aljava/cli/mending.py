@@ -2,14 +2,16 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import typer
 
-from aljava.cli.output import console, status
+from aljava.cli import complete
+from aljava.cli.output import console, count, printable, status
 
 
 def verify(
-    address: str = typer.Argument(help="A file, or another address of one payload."),
+    address: str = typer.Argument(help="A file, or another address of one payload.", autocompletion=complete.address),
     *,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
@@ -25,16 +27,15 @@ def verify(
         show(f"Reading {address}")
         found = look(address)
     if as_json:
-        print(json.dumps({"ok": found.ok, **asdict(found)}))
+        print(json.dumps({"ok": found.ok, **asdict(found)}, ensure_ascii=False))
     else:
         out = console()
         for finding in found.findings:
-            out.print(f"[red]{finding.kind}[/] {escape(str(finding).partition(finding.kind)[2].lstrip(': '))}")
+            said = printable(str(finding).partition(finding.kind)[2].lstrip(": "))
+            out.print(f"[red]{finding.kind}[/] {escape(said)}", soft_wrap=True)
         checked = "checksums match" if found.checksums else "it carries no checksums"
-        verdict = f"sound; {checked}" if found.ok else f"{len(found.findings):,} findings"
-        out.print(
-            f"{escape(found.address)}: {found.rows:,} rows in {found.batches:,} batches, {verdict}", soft_wrap=True
-        )
+        verdict = f"sound; {checked}" if found.ok else count(len(found.findings), "finding")
+        out.print(f"{_sum(found)}, {verdict}", soft_wrap=True)
     if not found.ok:
         raise typer.Exit(1)
 
@@ -57,9 +58,16 @@ def repair(
         show(f"Reading {address}")
         saved = save(address, to)
     if as_json:
-        print(json.dumps(asdict(saved)))
+        print(json.dumps(asdict(saved), ensure_ascii=False))
         return
     out = console()
     for lost in saved.lost:
-        out.print(f"[yellow]lost[/] {escape(lost)}")
-    out.print(f"{escape(saved.address)}: saved {saved.rows:,} rows in {saved.batches:,} batches", soft_wrap=True)
+        out.print(f"[yellow]lost[/] {escape(printable(lost))}", soft_wrap=True)
+    out.print(f"{_sum(saved)} saved", soft_wrap=True)
+
+
+def _sum(found: Any) -> str:
+    from rich.markup import escape
+
+    rows, batches = count(found.rows, "row"), count(found.batches, "batch")
+    return f"{escape(printable(found.address))}: {rows} in {batches}"

@@ -6,37 +6,61 @@ from contextlib import contextmanager
 
 import typer
 
-from aljava.cli.files import names
+from aljava.cli import complete
+from aljava.cli.output import count, names, printable
 from aljava.errors import InvalidOption
 from aljava.frames import Progress
 
+_SOURCE = "An address: Arrow IPC, Feather or Parquet; CSV or JSON lines by the name (.gz too)."
+
+_COMPRESSION = "auto, none, lz4, zstd or zstd:LEVEL."
+_FORMAT = "arrow, parquet, csv, tsv or json, where the name does not say it."
+
 
 def copy(
-    source: str = typer.Argument(help="An address: Arrow IPC, Feather, Parquet, CSV or JSON lines."),
-    target: str = typer.Argument(help="An address; .parquet, .csv, .jsonl by its name, else Arrow IPC."),
-    columns: str | None = typer.Option(None, "-c", "--columns", help="Names, separated by commas."),
+    source: str = typer.Argument(help=_SOURCE, autocompletion=complete.address),
+    target: str = typer.Argument(
+        help="An address; .parquet, .csv, .tsv, .jsonl by its name, else Arrow IPC.", autocompletion=complete.address
+    ),
+    *,
+    columns: str | None = complete.COLUMNS,
     where: str | None = typer.Option(None, "-w", "--where", help="A condition in SQL."),
-    compression: str | None = typer.Option(None, help="auto, none, lz4, zstd or zstd:LEVEL."),
+    compression: str | None = typer.Option(
+        None, help=_COMPRESSION + " Of Parquet: zstd, snappy, gzip, none.", autocompletion=complete.codec
+    ),
+    source_format: str | None = typer.Option(None, "--from", metavar="FORMAT", help=_FORMAT),
+    target_format: str | None = typer.Option(None, "--to", metavar="FORMAT", help=_FORMAT),
 ) -> None:
     """Copy a table to another place, in another format, or a part of it. It streams: memory stays small.
 
-    Example: aljava copy sales.csv sales.arrow --where "price > 10"
+    Examples:
+      aljava copy sales.csv.gz sales.arrow --where "price > 10"
+      aljava copy 'sales/*.parquet' shm://desk/sales
+      gunzip -c sales.csv.gz | aljava copy - sales.arrow --from csv
     """
     from aljava.copying import copy as copy_rows
 
     with bar(source) as progress:
         written = copy_rows(
-            source, target, columns=names(columns), where=where, compression=compression, progress=progress
+            source,
+            target,
+            columns=names(columns),
+            where=where,
+            compression=compression,
+            source_format=source_format,
+            target_format=target_format,
+            progress=progress,
         )
-    _done(target, written.rows, written.bytes)
+    done(target, written.rows, written.bytes)
 
 
 def append(
-    data: str = typer.Argument(help="What to add: Arrow IPC, Feather, Parquet, CSV or JSON lines."),
-    target: str = typer.Argument(help="The file that grows."),
-    compression: str = typer.Option("auto", help="auto, none, lz4, zstd or zstd:LEVEL."),
+    data: str = typer.Argument(help=_SOURCE, autocompletion=complete.address),
+    target: str = typer.Argument(help="The file that grows.", autocompletion=complete.address),
+    compression: str = typer.Option("auto", help=_COMPRESSION, autocompletion=complete.codec),
+    source_format: str | None = typer.Option(None, "--from", metavar="FORMAT", help=_FORMAT),
     *,
-    durable: bool = typer.Option(False, help="Wait until it would survive a loss of power."),
+    durable: bool = typer.Option(False, "--durable", help="Wait until it would survive a loss of power."),
 ) -> None:
     """Add rows to a file; it costs what is added.
 
@@ -46,26 +70,29 @@ def append(
     from aljava.copying import source_of
 
     with bar(data) as progress:
-        written = append_rows(source_of(data), target, compression=compression, durable=durable, progress=progress)
-    _done(target, written.rows, written.bytes)
+        rows = source_of(data, format=source_format)
+        written = append_rows(rows, target, compression=compression, durable=durable, progress=progress)
+    done(target, written.rows, written.bytes)
 
 
 def concat(
-    sources: list[str] = typer.Argument(help="The files, in order, and last where they go."),
-    compression: str = typer.Option("auto", help="auto, none, lz4, zstd or zstd:LEVEL."),
+    sources: list[str] = typer.Argument(
+        help="The files, in order, and last where they go.", autocompletion=complete.address
+    ),
+    compression: str | None = typer.Option(None, help=_COMPRESSION, autocompletion=complete.codec),
 ) -> None:
-    """Put files of one schema behind each other into one.
+    """Put files of one schema behind each other into one, in the format of its name.
 
     Example: aljava concat monday.arrow tuesday.arrow week.arrow
     """
-    from aljava.api import open, write
+    from aljava.copying import copy as copy_rows
 
     if len(sources) < 2:
         raise InvalidOption("concat takes at least one file and the address where it goes")
     *parts, target = sources
     with bar(target) as progress:
-        written = write(open(parts).to_reader(), target, compression=compression, progress=progress)
-    _done(target, written.rows, written.bytes)
+        written = copy_rows(parts, target, compression=compression, progress=progress)
+    done(target, written.rows, written.bytes)
 
 
 @contextmanager
@@ -75,14 +102,21 @@ def bar(title: str) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    parts = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    parts = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed:,.0f} rows"),
+        TimeElapsedColumn(),
+    )
     with Bar(*parts, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(title, total=None)
+        task = shown.add_task(printable(title), total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
-def _done(target: str, rows: int, size: int) -> None:
-    print(f"{target}: {rows:,} rows, {size:,} bytes", file=sys.stderr)
+def done(target: str, rows: int, size: int) -> None:
+    """Says what was written, where it is in nobody's way."""
+    print(f"{printable(target)}: {count(rows, 'row')}, {size:,} bytes", file=sys.stderr)

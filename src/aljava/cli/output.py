@@ -9,13 +9,87 @@ from typing import Any
 from aljava.errors import AccessDenied, InvalidOption, NotFound
 
 
-def console() -> Any:
-    """Rich's console on standard output; characters that its encoding lacks become question marks."""
+def pandas_is_not_needed() -> None:
+    """Has pyarrow look for pandas now, and find none.
+
+    It looks when it makes its first scalar, to know whether that is of pandas: where pandas is installed, importing it
+    takes longer than all else that a command does which only looks at a table.
+    """
+    import pyarrow
+
+    if "pandas" in sys.modules:
+        return
+    hidden = _NoPandas()
+    sys.meta_path.insert(0, hidden)
+    try:
+        pyarrow.scalar(0)
+    finally:
+        sys.meta_path.remove(hidden)
+
+
+class _NoPandas:
+    """A finder of modules that knows of one that it is not there."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any, target: Any = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not looked for here")
+
+
+def console(*, wide: bool = False) -> Any:
+    """Rich's console on standard output; characters that its encoding lacks become question marks.
+
+    Args:
+        wide: whether a line may be as long as it is where nobody watches, as in a pipe or a file.
+    """
     from rich.console import Console
 
     if sys.stdout.encoding.lower() not in ("utf-8", "utf8") and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
-    return Console(highlight=False)
+    return Console(highlight=False, width=100_000 if wide and not sys.stdout.isatty() else None)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with what would move a terminal's cursor, or change its colours, made visible.
+
+    Args:
+        text: anything, also a file's name.
+        keep: characters to leave as they are.
+
+    Example:
+        >>> print(printable(chr(27) + "[31m"))
+        \\x1b[31m
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def count(number: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> count(1, "row"), count(2000, "batch")
+        ('1 row', '2,000 batches')
+    """
+    return f"{number:,} {what}{('es' if what.endswith('h') else 's') * (number != 1)}"
+
+
+def names(columns: str | None) -> list[str] | None:
+    """Column names from a list with commas; a name with a comma stands in double quotes.
+
+    Example:
+        >>> names('day, "net, gross"')
+        ['day', 'net, gross']
+    """
+    if columns is None:
+        return None
+    import csv
+
+    (found,) = csv.reader([columns.replace("\n", " ")], skipinitialspace=True)
+    return [name for name in (name.strip() for name in found) if name]
 
 
 @contextmanager

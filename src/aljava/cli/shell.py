@@ -2,7 +2,10 @@
 
 import glob
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import duckdb
 
+from aljava.cli import complete
 from aljava.cli.sql import connected, put, watched
 from aljava.errors import AljavaError
 from aljava.queries import sql
@@ -33,7 +37,7 @@ class Shell:
     def run(self) -> None:
         """Runs until the user leaves."""
         print("Aljava: SQL over addresses. .help says how; control-D leaves.")
-        with connected() as connection, _history() as readline:
+        with connected() as connection, _history() as readline, _waking_on_interrupt():
             if readline:
                 _Completer(connection, self._lines).install(readline)
             while (statement := self._next()) is not None:
@@ -103,6 +107,38 @@ def _history() -> Iterator[Any]:
             readline.write_history_file(path)
         except OSError as error:
             print(f"the history is not kept: {error}", file=sys.stderr)
+
+
+@contextmanager
+def _waking_on_interrupt() -> Iterator[None]:
+    """Has control-C at the prompt heard always, and not only when it comes while Python's line editor sleeps.
+
+    The editor looks for signals when one ends its sleep. One that comes in the moment before, or on another thread
+    (DuckDB has some), would wait until a key is pressed. So a thread that hears of every signal wakes the editor a few
+    times after it, with a signal that means nothing.
+    """
+    main = threading.get_ident()
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+
+    def wake() -> None:
+        while byte := os.read(heard, 1):
+            for _ in range(3) if byte[0] == signal.SIGINT else ():
+                time.sleep(0.02)
+                signal.pthread_kill(main, signal.SIGUSR1)
+
+    waker = threading.Thread(target=wake, name="waker", daemon=True)
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    waker.start()
+    signal.set_wakeup_fd(told)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(told)
+        waker.join()
+        os.close(heard)
+        signal.signal(signal.SIGUSR1, before)
 
 
 class _Completer:
@@ -180,14 +216,7 @@ def _open_quote(text: str) -> int | None:
 
 
 def _addresses(word: str) -> Iterator[str]:
-    if word.startswith("shm://") or "shm://".startswith(word):
-        from aljava.store import Store, stores
-
-        for name in stores():
-            if f"shm://{name}/".startswith(word):
-                yield f"shm://{name}/"
-            elif word.startswith(f"shm://{name}/"):
-                yield from (f"shm://{name}/{key}" for key in Store(name) if f"shm://{name}/{key}".startswith(word))
+    yield from complete.shared(word)
     for path in glob.glob(glob.escape(word) + "*"):
         yield path + "/" if os.path.isdir(path) else path
 

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 import typer
 
+from aljava.cli.output import console, pandas_is_not_needed
 from aljava.errors import InvalidOption, TransferError
 
 #: Seconds after which a query is long enough to show how far it is.
@@ -41,10 +41,10 @@ def command(
     The table [bold]stdin[/] is what comes in: [dim]cat x.arrow | aljava sql "select count(*) from stdin"[/].
     Without a query, it is read from standard input; at a terminal, a shell opens.
     """
+    pandas_is_not_needed()
     if query is None and sys.stdin.isatty():
         if output or format:
             raise InvalidOption("--output and --format are for a query: give one")
-        _import_without_pandas()
         from aljava.cli.shell import Shell
 
         Shell().run()
@@ -54,7 +54,6 @@ def command(
         query = sys.stdin.read()
     elif not sys.stdin.isatty() and _names_stdin(query):
         tables = {"stdin": sys.stdin.buffer}
-    _import_without_pandas()
     from aljava.queries import sql
 
     with connected() as connection:
@@ -105,17 +104,15 @@ def put(relation: Any, connection: Any, output: str | None, format: Output | Non
 
 def show(relation: Any, connection: Any) -> None:
     """Shows the rows of a relation as a table: as wide as the terminal, or in a pipe as wide as it is."""
-    from rich.console import Console
-
     from aljava.cli.grid import grid, rendered
     from aljava.relations import to_reader
 
-    shown = grid(to_reader(relation), connection)
+    out = console(wide=True)
+    shown = grid(to_reader(relation), connection, out.width)
     if shown.names in (["Count"], ["Success"]) and not shown.rows:
         return  # a statement without rows, such as CREATE VIEW
-    console = Console() if sys.stdout.isatty() else Console(width=100_000)
-    console.print(rendered(shown, console.width))
-    console.print(shown.summary, style="dim")
+    out.print(rendered(shown, out.width))
+    out.print(shown.summary, style="dim")
 
 
 def watched(connection: Any, work: Callable[[], Any]) -> Any:
@@ -218,28 +215,6 @@ def _stream(relation: Any, connection: Any, format: Output | None) -> None:
         thread.join()
     if broken:
         raise broken[0]
-
-
-def _import_without_pandas() -> None:
-    """Imports `pyarrow.dataset` as if pandas were not installed.
-
-    It makes a scalar, and with its first one pyarrow looks whether it is of pandas: where pandas is installed that
-    import is half of the time to the first result of this command, which has no use for it.
-    """
-    if "pandas" in sys.modules:
-        return
-    hidden = _NoPandas()
-    sys.meta_path.insert(0, hidden)
-    try:
-        import pyarrow.dataset  # noqa: F401
-    finally:
-        sys.meta_path.remove(hidden)
-
-
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("pandas is not looked for here")
 
 
 def _names_stdin(query: str) -> bool:

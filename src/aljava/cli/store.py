@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -16,7 +15,7 @@ from aljava.cli.output import console
 from aljava.errors import AddressError
 
 if TYPE_CHECKING:
-    from aljava.store import ObjectInfo, Store
+    from aljava.store import ObjectInfo, Store, StoreStats
 
 app = typer.Typer(name="store", no_args_is_help=True, help="Tables in this machine's shared memory.")
 
@@ -27,17 +26,20 @@ _JSON = typer.Option(False, "--json", help="Print JSON, for programs.")
 
 @app.command("ls")
 def list_(
-    name: str | None = typer.Argument(None, metavar="[STORE]", help="The store; without it, all stores."),
+    name: str | None = typer.Argument(None, metavar="STORE", help="The store; without it, all stores."),
     *,
     as_json: bool = _JSON,
 ) -> None:
-    """List the objects of a store with rows, size, readers and age; or all stores."""
+    """List the objects of a store with rows, size, readers and age; or all stores.
+
+    Example: aljava store ls desk
+    """
     if name is None:
         from aljava.store import stores
 
         found = {each: aljava.Store(each).stats() for each in stores()}
         if as_json:
-            _print_json([{"store": each, **asdict(stats)} for each, stats in found.items()])
+            _print_json([{"store": each, **_totals(stats)} for each, stats in found.items()])
             return
         rows = [
             (each, f"{stats.objects:,}", size(stats.bytes_used), size(stats.bytes_pooled))
@@ -56,14 +58,20 @@ def list_(
 def put(
     address: str = _ADDRESS,
     source: str = typer.Argument(metavar="SOURCE", help="What to put: the address of a table, such as a file."),
+    *,
+    as_json: bool = _JSON,
 ) -> None:
-    """Put a table into a store, batch by batch."""
-    import aljava
+    """Put a table into a store, batch by batch.
 
+    Example: aljava store put desk/trades trades.parquet
+    """
     store, key = _split(address)
-    with aljava.Store(store) as opened:
-        opened.put(aljava.open(source), key)
-        info = opened.info(key)
+    with aljava.Store(store) as target:
+        target.put(aljava.open(source), key)
+        info = target.info(key)
+    if as_json:
+        _print_json(_as_json(info))
+        return
     console().print(f"shm://{store}/{key}: {info.rows:,} rows, {size(info.bytes)}", markup=False)
 
 
@@ -71,19 +79,28 @@ def put(
 def get(
     address: str = _ADDRESS,
     target: str = typer.Argument(metavar="TARGET", help="Where to write it: the address of a file."),
+    *,
+    as_json: bool = _JSON,
 ) -> None:
-    """Write an object to a file."""
-    import aljava
+    """Write an object to a file.
 
+    Example: aljava store get desk/trades trades.arrow
+    """
     store, key = _split(address)
     table = _existing(store)[key]
-    aljava.write(table, target)
+    written = aljava.write(table, target)
+    if as_json:
+        _print_json({"target": target, "rows": table.num_rows, "bytes": written.bytes})
+        return
     console().print(f"{target}: {table.num_rows:,} rows", markup=False)
 
 
 @app.command("info")
 def info(address: str = _ADDRESS, *, as_json: bool = _JSON) -> None:
-    """Show an object's rows, size, readers, age and schema."""
+    """Show an object's rows, size, readers, age and schema.
+
+    Example: aljava store info desk/trades
+    """
     store, key = _split(address)
     found = _existing(store).info(key)
     if as_json:
@@ -96,17 +113,23 @@ def info(address: str = _ADDRESS, *, as_json: bool = _JSON) -> None:
 
 @app.command("rm")
 def remove(address: str = _ADDRESS) -> None:
-    """Remove an object; whoever reads it keeps it."""
+    """Remove an object; whoever reads it keeps it.
+
+    Example: aljava store rm desk/trades
+    """
     store, key = _split(address)
     del _existing(store)[key]
 
 
 @app.command("stat")
 def stat(name: str = _NAME, *, as_json: bool = _JSON) -> None:
-    """Show how much memory a store takes."""
+    """Show how much memory a store takes.
+
+    Example: aljava store stat desk
+    """
     stats = _existing(name).stats()
     if as_json:
-        _print_json({"objects": stats.objects, "bytes_used": stats.bytes_used, "bytes_pooled": stats.bytes_pooled})
+        _print_json(_totals(stats))
         return
     rows = [
         ("objects", f"{stats.objects:,}"),
@@ -117,15 +140,25 @@ def stat(name: str = _NAME, *, as_json: bool = _JSON) -> None:
 
 
 @app.command("trim")
-def trim(name: str = _NAME) -> None:
-    """Give memory that waits to be used again back to the machine."""
+def trim(name: str = _NAME, *, as_json: bool = _JSON) -> None:
+    """Give memory that waits to be used again back to the machine.
+
+    Example: aljava store trim desk
+    """
     with _existing(name) as store:
-        console().print(f"{size(store.trim())} given back")
+        freed = store.trim()
+    if as_json:
+        _print_json({"bytes_given_back": freed})
+        return
+    console().print(f"{size(freed)} given back")
 
 
 @app.command("destroy")
 def destroy(name: str = _NAME) -> None:
-    """Remove a store with all its objects; whoever reads one keeps it."""
+    """Remove a store with all its objects; whoever reads one keeps it.
+
+    Example: aljava store destroy desk
+    """
     _existing(name).destroy()
 
 
@@ -136,18 +169,21 @@ def watch(
     every: float = typer.Option(1.0, help="Seconds between two looks.", min=0.05),
     times: int = typer.Option(0, help="How often to look; 0 until interrupted.", min=0),
 ) -> None:
-    """Show the objects of a store as they come and go."""
+    """Show the objects of a store as they come and go, until control-C.
+
+    Example: aljava store watch desk --every 0.5
+    """
     from rich.live import Live
 
     store = _existing(name)
     looks = 0
-    with Live(_listing(store.infos()), console=console(), auto_refresh=False) as live:
+    with Live(_view(store), console=console(), auto_refresh=False) as live:
         while True:
             looks += 1
             if times and looks >= times:
                 break
             time.sleep(every)
-            live.update(_listing(store.infos()), refresh=True)
+            live.update(_view(store), refresh=True)
 
 
 def _split(address: str) -> tuple[str, str]:
@@ -168,13 +204,21 @@ def _existing(name: str) -> "Store":
     return store
 
 
+def _view(store: "Store") -> Any:
+    from rich.console import Group
+
+    stats = store.stats()
+    line = f"{store.name}: {stats.objects:,} objects, {size(stats.bytes_used)}; pool {size(stats.bytes_pooled)}"
+    return Group(line, _listing(store.infos()))
+
+
 def _listing(infos: list["ObjectInfo"]) -> Any:
     rows = [
         (
             info.key,
             f"{info.rows:,}",
             size(info.bytes),
-            "?" if info.readers is None else f"{info.readers}",
+            "?" if info.readers is None else f"{info.readers:,}",
             _age(info),
         )
         for info in infos
@@ -195,10 +239,6 @@ def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
     return table
 
 
-def _readers(info: "ObjectInfo") -> str:
-    return "?" if info.readers is None else f"{info.readers:,}"
-
-
 def _age(info: "ObjectInfo") -> str:
     for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if info.age >= seconds:
@@ -215,6 +255,10 @@ def _as_json(info: "ObjectInfo") -> dict[str, Any]:
         "age": info.age,
         "schema": {field.name: str(field.type) for field in info.schema},
     }
+
+
+def _totals(stats: "StoreStats") -> dict[str, int]:
+    return {"objects": stats.objects, "bytes_used": stats.bytes_used, "bytes_pooled": stats.bytes_pooled}
 
 
 def _print_json(value: Any) -> None:

@@ -54,7 +54,7 @@ class Compression:
         Raises:
             InvalidOption: no such codec, or no such level.
 
-        Example:
+        Examples:
             >>> Compression.parse("zstd:9")
             Compression(codec='zstd', level=9, saving=0.0)
         """

@@ -56,7 +56,7 @@ CHECKED = 1 << 20
 class ReadOptions:
     """How Aljava reads a payload.
 
-    Example:
+    Examples:
         >>> ReadOptions(columns=("price",), untrusted=True).use_threads
         True
     """

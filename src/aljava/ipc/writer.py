@@ -74,7 +74,7 @@ BATCH_ROWS = 131_072
 class WriteOptions:
     """How Aljava writes a payload.
 
-    Example:
+    Examples:
         >>> WriteOptions(compression="zstd:9", raw=("embedding",)).compression
         'zstd:9'
     """
@@ -228,6 +228,12 @@ class _Writing:
             with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 table = table.unify_dictionaries()
         self._write(table.to_batches(max_chunksize=max_chunksize or engine.settings.batch_rows), None)
+
+    def begin(self) -> None:
+        """Write the schema now; else it goes out with the first batch."""
+        if self._engine is not None:
+            self._engine.begin()
+            self._engine.flush()
 
     def close(self) -> None:
         """End the stream or the file. After a sink has failed it only lets go."""
@@ -489,7 +495,9 @@ def lay_out(
     Returns:
         What stands where. It refers to the memory of the batches.
     """
-    settings = replace(options or _PLAIN, compression="none")
+    settings = options or _PLAIN
+    if settings.compression != "none":
+        settings = replace(settings, compression="none")
     record = _Record()
     writer = RecordBatchFileWriter(record, schema, options=settings, metadata=metadata)
     engine = writer._engine
@@ -615,7 +623,7 @@ class _Engine:
         """Write a batch with its dictionaries."""
         is_compressed = False
         if isinstance(messages, _AsIs):
-            self._start()
+            self.begin()
             block = Block(self._position, messages.metadata_length, len(messages.message) - messages.metadata_length)
             self._hash([messages.message])
             self._emit([messages.message], len(messages.message))
@@ -647,7 +655,7 @@ class _Engine:
 
     def put_message(self, lowered: Lowered, packed: list[Packed], is_compressed: bool) -> None:
         """Write one message."""
-        self._start()
+        self.begin()
         header = lowered.header
         assert header.batch is not None
         described: dict[str, Any] = {
@@ -672,7 +680,7 @@ class _Engine:
 
     def end_stream(self) -> None:
         """Write the end-of-stream marker."""
-        self._start()
+        self.begin()
         self._emit([END_OF_STREAM], len(END_OF_STREAM))
 
     def footer(self) -> bytes:
@@ -711,7 +719,8 @@ class _Engine:
         finally:
             self._output.close()
 
-    def _start(self) -> None:
+    def begin(self) -> None:
+        """Write what stands before the first message, once."""
         if self._started:
             return
         self._started = True
@@ -762,7 +771,8 @@ class _Engine:
         self.counts[0] += 1
         if dictionary_id is None:
             self.counts[1] += 1
-            self._batches.append(block)
+            if self._is_file:  # a stream may go on for ever
+                self._batches.append(block)
             return
         self.counts[2] += 1
         known = self._dictionaries.setdefault(dictionary_id, [])

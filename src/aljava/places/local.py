@@ -198,6 +198,10 @@ class LocalFile(Place):
         except (PermissionError, NotADirectoryError) as error:
             raise AccessDenied(f"{self.address} cannot be {done}: {error.strerror}") from error
         except OSError as error:
+            if error.errno == errno.ENXIO:
+                raise InvalidData(
+                    f"{self.address} is a socket: a table comes or goes there as unix://{os.path.abspath(self.address)}"
+                ) from error
             if error.errno == errno.EROFS:
                 raise AccessDenied(f"{self.address} cannot be written: the file system is read-only") from error
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

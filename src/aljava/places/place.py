@@ -67,7 +67,7 @@ class Place(ABC):
         """
         new_writer = ipc.new_file if self.seekable else ipc.new_stream
         with self.sink(create=create, durable=durable) as sink:
-            counting = _Counting(sink)
+            counting = Counting(sink)
             try:
                 with new_writer(counting, rows.schema, options=options) as writer:
                     writer.write_batches(rows)
@@ -93,7 +93,7 @@ class Place(ABC):
         """
 
 
-class _Counting:
+class Counting:
     """A sink that counts what goes through it."""
 
     closed = False
@@ -112,6 +112,15 @@ class _Counting:
         size = memoryview(data).nbytes
         self.bytes += size
         return size
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
 
     def flush(self) -> None:
         """The place flushes at its end."""

@@ -148,6 +148,9 @@ class _Exchange(Channel):
     def acknowledge(self) -> None:
         """HTTP says where a response ends."""
 
+    def takes(self, seconds: float) -> bool:
+        return True
+
     def close(self) -> None:
         self.connection.close()
 
@@ -161,7 +164,7 @@ class _Download(_Exchange):
         self._response = self.connection.getresponse()
         self.require(self._response, 200)
 
-    def _send_some(self, views: list[memoryview]) -> int:
+    def _send_some(self, views: Sequence[Any]) -> int:
         raise InvalidOption(f"{self.address}: a response is read, not written")
 
     def _receive_some(self, view: memoryview, whole: bool) -> int:
@@ -182,7 +185,7 @@ class _Download(_Exchange):
 class _Upload(_Exchange):
     """The body of a request, in chunks."""
 
-    def _send_some(self, views: list[memoryview]) -> int:
+    def _send_some(self, views: Sequence[Any]) -> int:
         size = sum(map(len, views))
         self.connection.send(b"%x\r\n" % size)
         for view in views:

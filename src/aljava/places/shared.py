@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from aljava.errors import AddressError, InvalidOption, KeyNotFound, NotFound
 from aljava.places.place import Place
-from aljava.store import Store
+from aljava.store import opened
 
 
 class SharedObject(Place):
@@ -32,7 +32,7 @@ class SharedObject(Place):
 
     def source(self) -> pa.NativeFile:
         try:
-            return pa.BufferReader(Store(self.store).buffer(self.key))
+            return pa.BufferReader(opened(self.store).buffer(self.key))
         except KeyNotFound as error:
             raise NotFound(f"{self.address} does not exist") from error
 
@@ -41,7 +41,7 @@ class SharedObject(Place):
             raise InvalidOption(
                 f"{self.address}: shared memory does not outlive the machine's next start; durable=True is for files"
             )
-        store = Store(self.store)
+        store = opened(self.store)
         store.put(rows, self.key, create=create)
         return int(store.buffer(self.key).size)
 

@@ -17,9 +17,14 @@ authentication. A table is read batch by batch as the client takes it; a client 
 
 import asyncio
 import base64
+import select
+import socket
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +48,7 @@ from aljava.errors import (
 from aljava.server.catalogue import Catalogue, limited
 from aljava.server.metrics import Metrics
 from aljava.server.settings import Settings
+from aljava.streams.channels import Channel
 from aljava.streams.sending import PartsSink, pieces
 
 try:
@@ -58,8 +64,10 @@ except ImportError as error:
 
 STREAM = "application/vnd.apache.arrow.stream"
 # Bytes of one write to a connection: enough to keep it busy, small enough to be held for each of many clients.
-_CHUNK = 1 << 20
+_CHUNK = 2 << 20
 _LONGEST_BODY = 1 << 20
+# Where an application finds the connection that its response goes out on.
+_CONNECTION = "aljava.connection"
 
 _STATUS: tuple[tuple[type[AljavaError], int], ...] = (
     (NotFound, 404),
@@ -97,6 +105,8 @@ class HttpServer:
             head_seconds = limits.head_seconds
             most_connections = limits.connections
             metrics = self.metrics
+            # One for each connection, or those who take their time would keep others waiting.
+            senders = ThreadPoolExecutor(limits.connections, "aljava sends")
 
         config = uvicorn.Config(
             _application(catalogue, addresses, settings, self.metrics),
@@ -143,8 +153,6 @@ class HttpServer:
 
 
 def _bound(host: str, port: int) -> Any:
-    import socket
-
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
 
 
@@ -154,10 +162,13 @@ class _GuardedProtocol(H11Protocol):
     head_seconds: float
     most_connections: int
     metrics: Metrics
+    senders: ThreadPoolExecutor
     _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if transport.get_extra_info("sslcontext") is None:
+            self.app_state = {**self.app_state, _CONNECTION: self}
         if len(self.connections) > self.most_connections:
             self.metrics.count("connections_refused")
             transport.abort()
@@ -177,6 +188,30 @@ class _GuardedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    async def send_directly(self, messages: Iterator[list[Any]], stall: float, metrics: Metrics) -> None:
+        """Sends the body of a response whose head has been handed over, from a thread and without copies.
+
+        Raises:
+            TransferError: the client is gone, or takes nothing any more.
+        """
+        while self.transport.get_write_buffer_size():  # the head, where the client did not take it at once
+            await asyncio.wait_for(self.flow.drain(), stall)
+            await asyncio.sleep(0.001)
+        body = _Body(self.transport.get_extra_info("socket").dup(), stall)
+
+        def send() -> None:
+            with body:
+                for parts in messages:
+                    metrics.count("bytes_sent", body.send_chunk(parts))
+
+        sent = self.loop.run_in_executor(self.senders, send)
+        try:
+            await asyncio.shield(sent)
+        except asyncio.CancelledError:
+            body.abort()
+            await asyncio.wait([sent])
+            raise
 
     def _wait(self) -> None:
         self._waiting = self.loop.call_later(self.head_seconds, self._give_up)
@@ -381,37 +416,99 @@ class _Rows:
         self._reader, self._options, self._stall, self._metrics, self._done = reader, options, stall, metrics, done
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        chunks = self._chunks()
         try:
-            # The first chunk before the status: what fails at once is said with a status of its own.
-            chunk = await run_in_threadpool(next, chunks, None)
-            headers = [(b"content-type", STREAM.encode())]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            # The first batch before the status: what fails at once is said with a status of its own.
+            batches = await run_in_threadpool(self._begun)
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", STREAM.encode())]})
             try:
-                while chunk is not None:
-                    self._metrics.count("bytes_sent", len(chunk))
-                    message = {"type": "http.response.body", "body": chunk, "more_body": True}
-                    await asyncio.wait_for(send(message), self._stall)
-                    chunk = await run_in_threadpool(next, chunks, None)
+                connection = scope.get("state", {}).get(_CONNECTION)
+                if scope["method"] == "HEAD":
+                    pass
+                elif connection is not None and scope["http_version"] == "1.1":
+                    await connection.send_directly(self._parts(batches), self._stall, self._metrics)
+                else:
+                    await self._send(self._parts(batches), send)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             except (TimeoutError, AljavaError) as error:
                 self._metrics.count("responses_cut")
                 # Too late for a status: the connection ends without its last chunk, the stream without its mark.
                 raise _Cut from error
         finally:
-            await run_in_threadpool(chunks.close)
             if self._done is not None:
                 self._done()
 
-    def _chunks(self) -> Generator[bytes, None, None]:
+    async def _send(self, messages: Iterator[list[Any]], send: Any) -> None:
+        while (parts := await run_in_threadpool(next, messages, None)) is not None:
+            body = b"".join(parts)
+            self._metrics.count("bytes_sent", len(body))
+            await asyncio.wait_for(send({"type": "http.response.body", "body": body, "more_body": True}), self._stall)
+
+    def _begun(self) -> Iterator[pa.RecordBatch]:
+        batches = iter(self._reader)
+        first = next(batches, None)
+        return batches if first is None else chain([first], batches)
+
+    def _parts(self, batches: Iterator[pa.RecordBatch]) -> Iterator[list[Any]]:
+        """The bytes of one batch after the other, in parts that are not copied."""
         sink = PartsSink()
         writer = ipc.new_stream(sink, self._reader.schema, options=self._options)
-        for batch in self._reader:
+        for batch in batches:
             for piece in pieces(batch, _CHUNK):
                 writer.write_batch(piece)
-                yield sink.joined()
+                yield sink.take()[0]
         writer.close()
-        yield sink.joined()
+        yield sink.take()[0]
+
+
+class _Body(Channel):
+    """A response's body, written to the connection's socket: asyncio's transport would copy it three times.
+
+    Args:
+        connection: a socket that does not block.
+        stall: seconds without progress after which the client is cut off.
+    """
+
+    address = "the client"
+
+    def __init__(self, connection: socket.socket, stall: float) -> None:
+        self._socket, self._stall = connection, stall
+
+    def send_chunk(self, parts: list[Any]) -> int:
+        """Sends parts as one chunk of HTTP's chunked coding; returns their bytes."""
+        size = sum(memoryview(part).nbytes for part in parts)
+        if size:
+            self.send([b"%x\r\n" % size, *parts, b"\r\n"])
+        return size
+
+    def takes(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
+
+    def _send_some(self, views: Sequence[Any]) -> int:
+        while True:
+            try:
+                return self._socket.sendmsg(views)
+            except BlockingIOError:
+                if not self.takes(self._stall):
+                    raise TimeoutError from None
+
+    def _receive_some(self, view: memoryview, whole: bool) -> int:
+        raise InvalidOption("a response is written, not read")
+
+    def finish(self) -> None:
+        """The last chunk is the protocol's to send."""
+
+    def acknowledge(self) -> None:
+        """Nothing came."""
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def abort(self) -> None:
+        """Ends a send that is under way in another thread."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Cut(Exception):

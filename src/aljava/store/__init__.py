@@ -5,6 +5,16 @@ processes write and read at once and die at any moment, `filling` the copy into 
 of an Arrow IPC file, `inspection` what an object is, and `store` the mapping that users meet.
 """
 
+import sys
+
+from aljava.errors import UnsupportedPlatform
+
+if sys.platform not in ("linux", "darwin"):
+    raise UnsupportedPlatform(
+        f"the shared memory store needs the file locks of Linux or macOS, and this is {sys.platform}: write to a file"
+    )
+
+# isort: split
 from aljava.store.inspection import ObjectInfo
 from aljava.store.store import Store, StoreStats, opened, stores
 

@@ -27,6 +27,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -42,6 +43,8 @@ _SLACK = 0.25
 # Segments of the pool that are tried before new memory is made: the first may still be read by someone.
 _TRIES = 8
 _KEPT_MAPPINGS = 64
+# Bytes at both ends of an object in which the metadata of most tables stands.
+_END = 4096
 _SECONDS_BETWEEN_SWEEPS = 1.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_USES = 1.0
@@ -52,6 +55,7 @@ _SHARE = fcntl.LOCK_SH | fcntl.LOCK_NB
 # Held while a lock is half taken. A fork at that moment would hand the child a descriptor that holds a lock for as long
 # as the child lives; so a fork waits for the guard, which is never held longer than a few system calls.
 _guard = threading.RLock()
+_SHARING = "its owner shares it by making it with a mode such as 0o770, and all who use it open it with that mode"
 _folders: "weakref.WeakSet[Folder]" = weakref.WeakSet()
 
 
@@ -78,6 +82,20 @@ class Segment:
     """0 for one that grows as it is written."""
     dense: bool
     """Every page has memory, so that writing through a map cannot meet a full file system (which would be SIGBUS)."""
+
+
+class Content(NamedTuple):
+    """A published object, and its ends as they were read through the file.
+
+    The first touch of a new map costs 8 µs at each end, and reading the file there costs one.
+    """
+
+    buffer: pa.Buffer
+    """All of its bytes, safe from recycling until the last reference to them is gone."""
+    head: bytes
+    """Its first bytes, at most `_END` of a large object."""
+    tail: bytes
+    """Its last bytes, at most `_END` of a large object."""
 
 
 class Folder:
@@ -111,12 +129,15 @@ class Folder:
         self._kept: dict[int, Mapping] = {}
         for folder in (os.path.dirname(path), path):
             _check_owner(folder, self._is_shared)
-        _folders.add(self)
+        if os.path.exists(path) and not os.access(path, os.R_OK | os.X_OK):
+            raise AccessDenied(f"{path} is not shared with user {os.geteuid()}: {_SHARING}")
+        with _guard:
+            _folders.add(self)
 
     # ------------------------------------------------------------------------------------------------- reading
 
-    def open(self, name: str) -> pa.Buffer:
-        """The bytes of a published object, safe from recycling until the last reference to them is gone.
+    def open(self, name: str) -> Content:
+        """A published object.
 
         Never waits for anyone: if the segment is found to be taken in between, it starts again from the name.
 
@@ -125,10 +146,10 @@ class Folder:
         """
         path = f"{self.path}/{name}"
         while True:
-            if (buffer := self.open_path(path)) is not None:
-                return buffer
+            if (content := self.open_path(path)) is not None:
+                return content
 
-    def open_path(self, path: str) -> pa.Buffer | None:
+    def open_path(self, path: str) -> Content | None:
         """One try of `open`; `None` when the path named another segment by the time this one was locked."""
         with _guard:
             descriptor = os.open(path, os.O_RDONLY)
@@ -136,11 +157,14 @@ class Folder:
                 status = os.fstat(descriptor)
                 if status.st_size < SMALL:
                     _note_use(descriptor, status)
-                    return pa.py_buffer(os.pread(descriptor, status.st_size, 0))
+                    whole = os.pread(descriptor, status.st_size, 0)
+                    return Content(pa.py_buffer(whole), whole, whole)
                 if not _still_named(path, descriptor, status):
                     return None
                 _note_use(descriptor, status)
-                return Mapping(descriptor, status.st_size).buffer()
+                buffer = Mapping(descriptor, status.st_size).buffer()
+                tail = os.pread(descriptor, _END, status.st_size - _END)
+                return Content(buffer, os.pread(descriptor, _END, 0), tail)
             finally:
                 os.close(descriptor)
 
@@ -267,12 +291,19 @@ class Folder:
         """A writable map of a dense segment, kept from last time where it can be: making one costs 0.1 s a GiB."""
         mapping = self._kept.pop(segment.inode, None)
         if mapping is None or mapping.size != segment.size:
-            mapping = Mapping(segment.descriptor, segment.size, writable=True)
+            mapping = Mapping(segment.descriptor, segment.size, writable=True, populate=True)
+        elif not mapping.populated:
+            mapping.populate(0, mapping.size)  # where it cannot, the pages come one by one
+            mapping.populated = True
+        self.keep(segment, mapping)
+        return mapping
+
+    def keep(self, segment: Segment, mapping: Mapping) -> None:
+        """Keeps a writable map of a segment for when it is recycled."""
         if self.recycle:
             self._kept[segment.inode] = mapping
             while len(self._kept) > _KEPT_MAPPINGS:
                 self._kept.pop(next(iter(self._kept)), None)
-        return mapping
 
     # ------------------------------------------------------------------------------------------------- room
 
@@ -385,7 +416,10 @@ class Folder:
     def _take(self, work: str) -> Segment | None:
         """Opens a segment that is ours by name, if nobody reads it and no second name (a token's) leads to it."""
         with _guard:
-            descriptor = os.open(work, os.O_RDWR)
+            try:
+                descriptor = os.open(work, os.O_RDWR)
+            except PermissionError:  # another user's, made with a narrower mode than the store's
+                return None
             status = os.fstat(descriptor)
             free = False
             if status.st_nlink == 1:
@@ -474,7 +508,7 @@ class Folder:
         with _guard:
             try:
                 descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:  # another has finished
+            except (FileNotFoundError, PermissionError):  # another has finished; another user has to
                 return
             try:
                 fcntl.flock(descriptor, _TEST)
@@ -499,11 +533,17 @@ class Folder:
         """Makes the folders at the first write, so that a look at a store that is not there leaves none behind."""
         root = os.path.dirname(self.path)
         for folder in (root, self.path, self._pool, self._work, self._writers):
-            with contextlib.suppress(FileExistsError):
+            try:
                 os.mkdir(folder, 0o700)
                 if self._is_shared:
                     os.chmod(folder, 0o755 if folder == root else self._mode)
+            except FileExistsError:
+                pass
+            except PermissionError as error:
+                raise AccessDenied(f"{folder} cannot be made by user {os.geteuid()}: {error.strerror}") from error
             _check_owner(folder, self._is_shared)
+        if not os.access(self._work, os.W_OK | os.X_OK):
+            raise AccessDenied(f"{self.path} cannot be written by user {os.geteuid()}: {_SHARING}")
 
     def _identify(self) -> None:
         """Takes an identity as a writer: a file that stays locked for as long as this process lives."""
@@ -544,18 +584,28 @@ class Folder:
                 self.forget()
 
 
+def close_all(path: str) -> None:
+    """Gives back what this process keeps of a folder, whichever `Folder` keeps it."""
+    with _guard:
+        for folder in list(_folders):
+            if folder.path == path:
+                folder.close()
+
+
 def _check_owner(path: str, shared: bool) -> None:
     """Refuses a folder that another user made, who could read and change all that is put there."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
         return
+    except PermissionError as error:
+        raise AccessDenied(f"{path} is not shared with user {os.geteuid()}: {_SHARING}") from error
     if not stat.S_ISDIR(status.st_mode):
         raise AccessDenied(f"{path} is not a folder: remove it, or choose another place with ALJAVA_SHM")
     if status.st_uid != os.geteuid() and not shared:
         raise AccessDenied(
-            f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}: choose another place with ALJAVA_SHM, or "
-            "open the store with the mode that its owner shares it by, such as mode=0o770"
+            f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}: choose another place with ALJAVA_SHM; or "
+            f"{_SHARING}"
         )
 
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from aljava.errors import AlreadyExists, InvalidOption, KeyNotFound, StoreBusy, StoreError
+from aljava import charts
+from aljava.errors import AccessDenied, AlreadyExists, InvalidOption, KeyNotFound, StoreBusy, StoreError
 from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
 from aljava.store.filling import place, translated
-from aljava.store.folder import SMALL, Folder, Segment
+from aljava.store.folder import SMALL, Content, Folder, Segment, close_all
 from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
 from aljava.store.names import check_store_name, file_name, key_of, root_folder
 
@@ -28,6 +29,8 @@ from aljava.store.names import check_store_name, file_name, key_of, root_folder
 _BYTES_BETWEEN_LOOKS = 64 << 20
 # Objects that a notebook shows.
 _ROWS_SHOWN = 50
+# Characters of the columns of each.
+_COLUMNS_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class Store(MutableMapping[str, pa.Table]):
         capacity: Bytes that objects and recycled memory may take together. Held to by this `Store` when it writes;
             `None` leaves it to the machine.
         evict: When the capacity is used up, drop the least recently used keys, instead of raising `StoreFull`.
-        mode: Permissions of the folder. The default keeps other users out.
+        mode: Permissions of the folder. The default keeps other users out; with another, such as `0o770`, all who use
+            the store name the same mode, and find it below the same `$ALJAVA_SHM`.
         recycle: Keep the memory of deleted and replaced objects for the next ones. New memory costs 3 to 5 times what
             copying into it does.
 
@@ -75,13 +79,13 @@ class Store(MutableMapping[str, pa.Table]):
         AccessDenied: The folder belongs to another user.
         UnsupportedPlatform: This is neither Linux nor macOS.
 
-    Example:
+    Examples:
         >>> import pyarrow as pa
         >>> with Store("doctest") as store:
         ...     store["trades"] = pa.table({"price": [1.5, 2.5]})
-        ...     print(store["trades"]["price"].to_pylist(), list(store))
+        ...     print(store["trades"].to_pydict(), list(store))
         ...     store.destroy()
-        [1.5, 2.5] ['trades']
+        {'price': [1.5, 2.5]} ['trades']
     """
 
     def __init__(
@@ -104,7 +108,7 @@ class Store(MutableMapping[str, pa.Table]):
 
     def __getitem__(self, key: str) -> pa.Table:
         """The table of a key, on the shared memory itself. Raises `KeyNotFound`."""
-        return payload.read_table(self.buffer(key))
+        return payload.read_table(self._open(key))
 
     def __setitem__(self, key: str, data: Any) -> None:
         self.put(data, key)
@@ -176,7 +180,7 @@ class Store(MutableMapping[str, pa.Table]):
         Raises:
             KeyNotFound: The store has no such key.
 
-        Example:
+        Examples:
             >>> import pyarrow as pa
             >>> with Store("doctest") as store:
             ...     store["n"] = pa.table({"n": [1, 2]})
@@ -184,10 +188,7 @@ class Store(MutableMapping[str, pa.Table]):
             ...     store.destroy()
             2
         """
-        try:
-            return self._folder.open(file_name(key))
-        except FileNotFoundError:
-            raise self._missing(key) from None
+        return self._open(key).buffer
 
     def wait(self, key: str, timeout: float | None = None) -> pa.Table:
         """The table of a key, as soon as some process has put it.
@@ -217,7 +218,7 @@ class Store(MutableMapping[str, pa.Table]):
         Raises:
             KeyNotFound: The store has no such key.
 
-        Example:
+        Examples:
             >>> with Store("doctest") as store:
             ...     store["n"] = {"n": [1, 2, 3]}
             ...     info = store.info("n")
@@ -250,19 +251,22 @@ class Store(MutableMapping[str, pa.Table]):
 
     def __repr__(self) -> str:
         stats = self.stats()
-        return f"<Store {self.name!r}: {stats.objects} objects, {size_text(stats.bytes_used)}>"
+        objects = f"{stats.objects:,} object{'s' * (stats.objects != 1)}"
+        return f"<Store {self.name!r}: {objects}, {charts.size(stats.bytes_used)}>"
 
     def _repr_html_(self) -> str:
         keys = list(self)
         rows = []
         for info in self.infos() if len(keys) <= _ROWS_SHOWN else map(self.info, keys[:_ROWS_SHOWN]):
             names = ", ".join(f"{field.name}: {field.type}" for field in info.schema)
-            cells = (info.key, f"{info.rows:,}", size_text(info.bytes), info.readers, f"{info.age:.0f} s", names)
-            rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
-        if len(keys) > _ROWS_SHOWN:
-            rows.append(f"<tr><td colspan=6>and {len(keys) - _ROWS_SHOWN:,} more</td></tr>")
-        head = "".join(f"<th>{title}</th>" for title in ("key", "rows", "size", "readers", "age", "columns"))
-        return f"<p>{html.escape(repr(self))}</p><table><tr>{head}</tr>{''.join(rows)}</table>"
+            names = names if len(names) <= _COLUMNS_SHOWN else names[:_COLUMNS_SHOWN] + "…"
+            cells = (info.key, f"{info.rows:,}", charts.size(info.bytes), info.readers, f"{info.age:.0f} s", names)
+            rows.append([html.escape(str(cell)) for cell in cells])
+        header = ("key", "rows", "size", "readers", "age", "columns")
+        shown = charts.table(header, rows, numeric=(1, 2, 3, 4))
+        more = len(keys) - len(rows)
+        rest = charts.paragraph(f"and {more:,} more" if more else "")
+        return f'<div class="aljava">{charts.style()}<p>{html.escape(repr(self))}</p>{shown}{rest}</div>'
 
     # ------------------------------------------------------------------------------------------------- the memory
 
@@ -292,7 +296,7 @@ class Store(MutableMapping[str, pa.Table]):
         """Removes the store with all its objects. Whoever holds a table keeps it; a later `put` begins a new store."""
         self.clear()
         self.trim()
-        self.close()
+        close_all(self.path)
         grave = os.path.join(os.path.dirname(self.path), f".destroyed-{uuid.uuid4().hex}")
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path, grave)
@@ -312,6 +316,16 @@ class Store(MutableMapping[str, pa.Table]):
         self.close()
 
     # ------------------------------------------------------------------------------------------------- below
+
+    def _open(self, key: str) -> Content:
+        try:
+            return self._folder.open(file_name(key))
+        except FileNotFoundError:
+            raise self._missing(key) from None
+        except PermissionError as error:
+            raise AccessDenied(
+                f"shm://{self.name}/{key}: another user put it with a narrower mode than the store's"
+            ) from error
 
     def _stream(self, reader: pa.RecordBatchReader) -> Segment:
         """A new segment with the rows of a reader, taken batch by batch."""
@@ -348,19 +362,24 @@ class Store(MutableMapping[str, pa.Table]):
         return KeyNotFound(f"shm://{self.name}/{key}: the store has no such key")
 
 
-@functools.lru_cache(maxsize=8)
 def opened(name: str) -> Store:
     """This process's `Store` of a name with the usual settings, kept open: what an address such as `shm://desk` means.
 
-    Keeping it keeps its maps, so that writing to an address again and again is as fast as to a `Store` in hand.
+    Keeping it keeps its maps, so that writing to an address again and again is as fast as to a `Store` in hand. When
+    this process destroys the store, it gives all of that back, and begins anew with the next object.
     """
+    return _opened(name, root_folder())
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(name: str, root: str) -> Store:
     return Store(name)
 
 
 def stores() -> list[str]:
     """The names of all stores of this user on this machine, sorted.
 
-    Example:
+    Examples:
         >>> with Store("doctest") as store:
         ...     store["n"] = {"n": [1]}
         ...     print("doctest" in stores())
@@ -370,12 +389,3 @@ def stores() -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         return sorted(entry.name for entry in os.scandir(root_folder()) if entry.is_dir() and entry.name[0] != ".")
     return []
-
-
-def size_text(size: float) -> str:
-    """A number of bytes for people: three digits and a unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"

@@ -61,15 +61,21 @@ class Channel(ABC):
         total = sum(map(len, views))
         if total <= _JOINED and len(views) > 1:
             views = [memoryview(b"".join(views))]
-        left = deque(views)
-        with self._explained("sent to"):
+        try:
+            left = deque(views)
             while left:
                 done = self._send_some([left[at] for at in range(min(len(left), _BUFFERS_A_CALL))])
                 while left and done >= len(left[0]):
                     done -= len(left.popleft())
                 if done:
                     left[0] = left[0][done:]
+        except OSError as error:
+            raise self._failure("sent to", error) from error
         return total
+
+    @abstractmethod
+    def takes(self, seconds: float) -> bool:
+        """Whether the next bytes can be sent without waiting for the peer, now or within some seconds."""
 
     def receive_into(self, view: memoryview, *, whole: bool = False) -> int:
         """Receives into `view`: what there is (at least one byte), or with `whole` as much as it takes.
@@ -87,7 +93,7 @@ class Channel(ABC):
         return done
 
     @abstractmethod
-    def _send_some(self, views: list[memoryview]) -> int:
+    def _send_some(self, views: Sequence[Any]) -> int:
         """One call of the system; returns the bytes that it took."""
 
     @abstractmethod
@@ -120,16 +126,18 @@ class Channel(ABC):
     def _explained(self, done: str) -> Iterator[None]:
         try:
             yield
-        except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError) as error:
-            raise TransferError(
-                f"{self.address}: the other end closed the connection before everything was {done.split(maxsplit=1)[0]}"
-            ) from error
-        except TimeoutError as error:
-            raise TransferError(
-                f"{self.address}: nothing could be {done} the other end within the time limit"
-            ) from error
         except OSError as error:
-            raise TransferError(f"{self.address}: nothing can be {done} it: {error.strerror or error}") from error
+            raise self._failure(done, error) from error
+
+    def _failure(self, done: str, error: OSError) -> TransferError:
+        """What the system says of a peer, in words."""
+        if isinstance(error, BrokenPipeError | ConnectionResetError | ConnectionAbortedError):
+            return TransferError(
+                f"{self.address}: the other end closed the connection before everything was {done.split(maxsplit=1)[0]}"
+            )
+        if isinstance(error, TimeoutError):
+            return TransferError(f"{self.address}: nothing could be {done} the other end within the time limit")
+        return TransferError(f"{self.address}: nothing can be {done} it: {error.strerror or error}")
 
 
 class DescriptorChannel(Channel):
@@ -162,7 +170,10 @@ class DescriptorChannel(Channel):
     def fileno(self) -> int:
         return self._descriptor
 
-    def _send_some(self, views: list[memoryview]) -> int:
+    def takes(self, seconds: float) -> bool:
+        return _wait(self._descriptor, select.POLLOUT, seconds)
+
+    def _send_some(self, views: Sequence[Any]) -> int:
         while True:
             try:
                 return os.writev(self._descriptor, views)
@@ -214,6 +225,9 @@ class SocketChannel(Channel):
     def fileno(self) -> int:
         return self.socket.fileno()
 
+    def takes(self, seconds: float) -> bool:
+        return _wait(self.socket.fileno(), select.POLLOUT, seconds)
+
     def set_time_limit(self, seconds: float | None) -> None:
         """The longest that one receive may wait; None for no limit."""
         self.socket.settimeout(seconds)
@@ -232,7 +246,7 @@ class SocketChannel(Channel):
         # A send that blocks comes back to see whether the peer lives: keepalive rests while data is under way.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(_LOOK), 0))
 
-    def _send_some(self, views: list[memoryview]) -> int:
+    def _send_some(self, views: Sequence[Any]) -> int:
         while True:
             try:
                 if self._is_tls:
@@ -248,7 +262,10 @@ class SocketChannel(Channel):
             except ssl.SSLEOFError:
                 return 0
         flags = socket.MSG_WAITALL if whole and self.socket.gettimeout() is None else 0
-        return self.socket.recv_into(view, 0, flags)
+        try:
+            return self.socket.recv_into(view, 0, flags)
+        except ConnectionResetError:  # a sender that ended before it read our hello: what it sent has come
+            return 0
 
     # ------------------------------------------------------------------------------------------- descriptors
 
@@ -263,7 +280,10 @@ class SocketChannel(Channel):
         """As `receive_into`; descriptors that come along are kept for `take_descriptor`."""
         with self._explained("received from"):
             # The system never joins what came with different descriptors in one call.
-            size, extra, _, _ = self.socket.recvmsg_into([view], socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC)
+            try:
+                size, extra, _, _ = self.socket.recvmsg_into([view], socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC)
+            except ConnectionResetError:  # as in `_receive_some`
+                return 0
         for level, kind, data in extra:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received = array.array("i")

@@ -177,7 +177,7 @@ def listen(
         AddressError: no socket address, or a malformed one.
         AccessDenied, TransferError: nobody can wait there.
 
-    Example:
+    Examples:
         >>> import tempfile, threading, aljava
         >>> address = f"unix://{tempfile.mkdtemp()}/desk"
         >>> with listen(address) as listener:

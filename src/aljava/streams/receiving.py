@@ -6,6 +6,7 @@ checked, so that it never waits for a peer and never allocates what a peer merel
 
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from aljava.streams.channels import Channel
 from aljava.streams.messages import (
     STRANGER,
     TRUSTED,
+    IncomingBuffer,
     IncomingBytes,
     Limits,
     Message,
@@ -47,32 +49,10 @@ def receive(channel: Channel, *, limits: Limits | None = None, shared_memory: bo
     except BaseException:
         incoming.close()
         raise
-    return pa.RecordBatchReader.from_batches(schema, _Batches(incoming))
-
-
-class _Batches:
-    """The batches of a stream; the channel is closed behind the last, or when nobody wants more."""
-
-    def __init__(self, incoming: "Incoming") -> None:
-        self._incoming = incoming
-        self._close = weakref.finalize(self, incoming.close)
-
-    def __iter__(self) -> "_Batches":
-        return self
-
-    def __next__(self) -> pa.RecordBatch:
-        if not self._close.alive:
-            raise StopIteration
-        try:
-            batch = self._incoming.next()
-        except BaseException:
-            self._close()
-            raise
-        if batch is None:
-            self._incoming.acknowledge()
-            self._close()
-            raise StopIteration
-        return batch
+    batches = incoming.batches()
+    # Nobody may want even the first.
+    weakref.finalize(batches, incoming.close)
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 class Incoming:
@@ -96,17 +76,14 @@ class Incoming:
             raise InvalidData(f"{self._decoder.address}: the stream ended before its schema")
         return self._decoder.begin(first)
 
-    def next(self) -> pa.RecordBatch | None:
-        """The next batch; None at the end."""
-        while (message := self._messages.next()) is not None:
-            batch = self._decoder.add(message)
-            if batch is not None:
-                return batch
-        return None
-
-    def acknowledge(self) -> None:
-        """Tells the sender, behind the last batch, that all came."""
-        self._channel.acknowledge()
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The batches; the channel is closed behind the last, or when nobody wants more."""
+        try:
+            while (message := self._messages.next()) is not None:
+                yield from self._decoder.add(message)
+            self._channel.acknowledge()
+        finally:
+            self.close()
 
     def close(self) -> None:
         if self._segments is not None:
@@ -119,13 +96,14 @@ class Incoming:
             return self._segments.receive_into(view)
         return self._channel.receive_into(view, whole=whole)
 
-    def _token(self, source: IncomingBytes) -> pa.Buffer | None:
+    def _token(self, source: IncomingBytes) -> IncomingBuffer | None:
         assert self._segments is not None
         token = bytes(source.peek(sharing.TOKEN_SIZE))
         if len(token) < sharing.TOKEN_SIZE:
             return None
         source.take(sharing.TOKEN_SIZE)
-        return self._segments.take(token)
+        memory, head = self._segments.take(token)
+        return IncomingBuffer(source.take(head), memory) if head else IncomingBuffer(memory)
 
 
 class Decoder:
@@ -141,6 +119,7 @@ class Decoder:
         self._limits = limits
         self._fed = _Fed()
         self._reader: Any = None
+        self._begin = b""
         self._is_plain = False
 
     def begin(self, message: Message) -> pa.Schema:
@@ -151,27 +130,33 @@ class Decoder:
             self._reader = pa.ipc.open_stream(pa.PythonFile(self._fed, "r"), options=_OPTIONS)
         except _PYARROWS as error:
             raise self._explained(error) from error
-        # Without dictionaries a small batch depends on nothing before it, and is read in one call.
-        self._is_plain = not any(map(_has_dictionary, self._reader.schema.types))
+        # Without dictionaries batches depend on nothing but the schema.
+        self._is_plain = message.head <= _SHORT and not any(map(_has_dictionary, self._reader.schema.types))
+        self._begin = b"".join(map(bytes, message.parts))
         return self._reader.schema
 
-    def add(self, message: Message) -> pa.RecordBatch | None:
-        """Takes the next message; gives the batch that it completes, if it does."""
+    def add(self, message: Message) -> Iterator[pa.RecordBatch]:
+        """Takes the next message, or several small ones; gives the batches that they complete."""
         self._check(message)
         try:
-            if message.kind == BATCH and self._is_plain and len(message.parts) == 1:
-                batch = pa.ipc.read_record_batch(message.parts[0], self._reader.schema)
-            else:
-                self._fed.feed(message)
-                if message.kind != BATCH:
-                    return None
+            if self._is_plain and message.count >= _SEVERAL:
+                # A stream of its own for pyarrow's reader: a third of the time that reading each takes.
+                run = pa.py_buffer(self._begin + bytes(message.parts[0]))
+                for batch in pa.ipc.open_stream(run, options=_OPTIONS):
+                    batch.validate(full=self._limits.full_check)
+                    yield batch
+                return
+            self._fed.feed(message)
+            if message.kind != BATCH:
+                return
+            for _ in range(message.count):
                 batch = self._reader.read_next_batch()
-            batch.validate(full=self._limits.full_check)
+                batch.validate(full=self._limits.full_check)
+                yield batch
         except AljavaError:
             raise
         except _PYARROWS as error:
             raise self._explained(error) from error
-        return batch
 
     def _check(self, message: Message) -> None:
         """Checks what pyarrow does not: it allocates what a compressed buffer claims to hold before it decodes it."""
@@ -200,6 +185,9 @@ class Decoder:
 
 _PYARROWS = (pa.ArrowException, OSError, UnicodeDecodeError, StopIteration, MemoryError, ValueError)
 _OPTIONS = pa.ipc.IpcReadOptions()
+# From how many batches a reader is made for them alone, and bytes of a schema up to which that is done.
+_SEVERAL = 3
+_SHORT = 8 << 10
 
 
 def _has_dictionary(kind: pa.DataType) -> bool:

@@ -19,9 +19,7 @@ def page(tour: Tour) -> str:
     body = (
         f"<h1>A tour of Aljava</h1><p>{escape(tour.data.name)} ({escape(tour.data.origin)}), through all that Aljava "
         "does with a table. Every step was done for real, and what came back was compared with what went in.</p>"
-        '<div class="facts">'
-        + "".join(f'<div class="fact"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in facts)
-        + "</div>"
+        + charts.facts(facts)
         + charts.callout(tour.advice)
         + "".join(_section(number, section) for number, section in enumerate(tour.sections, start=1))
         + _columns(tour)
