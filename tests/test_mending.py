@@ -166,8 +166,10 @@ def test_the_schema_at_the_start_is_gone(path) -> None:
 
 def test_a_date_that_python_has_not(tmp_path) -> None:
     path = tmp_path / "x.arrow"
-    aljava.write({"day": pa.array([1, 2, 3], pa.date32())}, path, compression="none", checksums=False)
-    content = path.read_bytes()
-    values = pa.array([1, 2, 3], pa.int32()).buffers()[1].to_pybytes()[:12]
-    path.write_bytes(content.replace(values, values[:4] + (2**31 - 1).to_bytes(4, "little") + values[8:]))
+    days = pa.array(range(20_000), pa.int32())
+    aljava.write({"day": days.cast(pa.date32())}, path, compression="none", checksums=False)
+    content = bytearray(path.read_bytes())
+    at = content.index(days.buffers()[1].to_pybytes()[:400])
+    content[at + 40 : at + 44] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(content)
     assert "outside of the least and the greatest" in str(aljava.verify(path).findings)
