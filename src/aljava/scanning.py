@@ -16,7 +16,7 @@ from aljava.errors import AljavaError, QueryError
 from aljava.fragments import Task
 from aljava.ipc.filters import Field, Node, parse, walk
 
-#: Stored bytes of the tasks that are under way at a time.
+#: Bytes of the tasks that are under way at a time.
 AHEAD_BYTES = 128 << 20
 #: Tasks under way that wait for a network: it is the round trips that are to overlap.
 REMOTE_TASKS = 4
