@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ import pyarrow.flight
 
 import aljava
 from bench.harness import Scenario
+
+_BARE = 1 << 20
 
 
 def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
@@ -35,7 +38,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             rows,
             {
                 "aljava, bytes": ("unix-bytes", _drain_aljava),
-                "aljava, shared memory": ("unix", _drain_aljava),
+                "bare sendmsg and recv_into": ("unix-bare", _drain_bare),
                 "pyarrow, makefile": ("unix-makefile", _drain_makefile),
                 "Arrow Flight": ("flight", _drain_flight),
             },
@@ -61,6 +64,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             rows,
             {
                 "aljava": ("tcp", _drain_aljava),
+                "bare sendmsg and recv_into": ("tcp-bare", _drain_bare),
                 "pyarrow, makefile": ("tcp-makefile", _drain_makefile),
                 "Arrow Flight": ("flight", _drain_flight),
             },
@@ -85,6 +89,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         "small-batches": small,
         "http-1": http(1),
         "http-8": http(8),
+        "memory": lambda: _memory(1_000_000 if quick else 62_500_000),
     }
 
 
@@ -182,6 +187,22 @@ def _drain_aljava(sender: _Sender) -> int:
 
 
 def _drain_makefile(sender: _Sender) -> int:
+    with _called(sender) as connection, connection.makefile("rb") as file, pa.ipc.open_stream(file) as reader:
+        return _taken(reader)
+
+
+def _drain_bare(sender: _Sender) -> int:
+    """The floor: the same bytes into memory that is used again and again, and nothing made of them."""
+    memory = memoryview(bytearray(_BARE))
+    size = 0
+    with _called(sender) as connection:
+        while got := connection.recv_into(memory, 0, socket.MSG_WAITALL):
+            size += got
+    return size // 16
+
+
+@contextmanager
+def _called(sender: _Sender) -> Iterator[socket.socket]:
     kind, _, target = sender.address.partition("://")
     with socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET) as waiting:
         if kind == "unix":
@@ -192,16 +213,75 @@ def _drain_makefile(sender: _Sender) -> int:
         waiting.listen()
         sender.go()
         connection, _ = waiting.accept()
-        with connection, connection.makefile("rb") as file, pa.ipc.open_stream(file) as reader:
-            rows = _taken(reader)
+        with connection:
+            yield connection
         if kind == "unix":
             os.unlink(target)
-    return rows
 
 
 def _drain_flight(sender: _Sender) -> int:
     with pa.flight.connect(sender.ready) as client:
         return _taken(client.do_get(pa.flight.Ticket(b"x")).to_reader())
+
+
+def _memory(rows: int) -> Scenario:
+    """How much sender and receiver hold at most while batches of 8 MB pass that nobody counts, and while one waits."""
+    facts: dict[str, dict[str, float]] = {}
+
+    def contestant(label: str, options: str, pause: float) -> Callable[[], None]:
+        def run() -> None:
+            with tempfile.TemporaryDirectory(prefix="alj-bench-") as folder:
+                command = [sys.executable, "-m", "bench.streams"]
+                address = f"unix://{folder}/s{options}"
+                receiver = subprocess.Popen(
+                    [*command, "drain", str(rows), address, str(pause)], stdout=subprocess.PIPE, text=True
+                )
+                sender = subprocess.Popen([*command, "endless", str(rows), address], stdout=subprocess.PIPE, text=True)
+                peaks = [float(process.communicate()[0]) for process in (sender, receiver)]
+            facts[label] = {"sender": peaks[0], "receiver": peaks[1]}
+
+        return run
+
+    return Scenario(
+        "memory of both ends, a stream of 1 GB made as it goes",
+        {
+            label: contestant(label, options, pause)
+            for label, options, pause in (
+                ("aljava, bytes", "?shared_memory=off", 0),
+                ("bytes, a slow reader", "?shared_memory=off", 0.002),
+                ("shared memory", "", 0),
+                ("shared memory, a slow reader", "", 0.002),
+            )
+        },
+        facts=facts,
+    )
+
+
+def _send_endless(rows: int, address: str) -> None:
+    schema = pa.schema([("id", pa.int64()), ("value", pa.float64())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, rows, 500_000):
+            ids = np.arange(start, min(start + 500_000, rows))
+            yield pa.record_batch([ids, ids * 0.5], schema=schema)
+
+    aljava.write(pa.RecordBatchReader.from_batches(schema, batches()), address)
+
+
+def _drain_slowly(rows: int, address: str, pause: float) -> None:
+    found = 0
+    with aljava.listen(address) as calls:
+        for batch in next(calls):
+            found += batch.num_rows
+            time.sleep(pause)
+    assert found == rows
+
+
+def _peak() -> int:
+    """Most memory that this process ever had, its part of shared memory included, in bytes."""
+    # Not `getrusage`, which goes on counting from what the parent had.
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 
 def _served(name: str, rows: int, clients: int) -> Scenario:
@@ -250,8 +330,15 @@ class _FlightPeer(pyarrow.flight.FlightServerBase):
         return pa.flight.RecordBatchStream(self._table)
 
 
-def _main(kind: str, rows: int, address: str) -> None:
-    """The sender's process."""
+def _main(kind: str, rows: int, address: str, pause: str = "0") -> None:
+    """The process at the other end."""
+    if kind in ("endless", "drain"):
+        if kind == "endless":
+            _send_endless(rows, address)
+        else:
+            _drain_slowly(rows, address, float(pause))
+        print(_peak())
+        return
     table = _table(rows)
     if kind == "unix-store":
         store = aljava.Store(f"bench-streams-{os.getpid()}")
@@ -266,10 +353,14 @@ def _main(kind: str, rows: int, address: str) -> None:
         server.serve()
     print("ready", flush=True)
     for _ in sys.stdin:
-        if kind.endswith("makefile"):
+        if kind.endswith(("makefile", "bare")):
             scheme, _, target = address.partition("://")
             with socket.socket(socket.AF_UNIX if scheme == "unix" else socket.AF_INET) as connection:
                 connection.connect(target if scheme == "unix" else ("127.0.0.1", int(target.rpartition(":")[2])))
+                if kind.endswith("bare"):
+                    for column in table.columns:
+                        connection.sendall(column.chunk(0).buffers()[1])
+                    continue
                 with connection.makefile("wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
                     for batch in table.to_batches(max_chunksize=1_048_576):
                         writer.write_batch(batch)
@@ -279,4 +370,4 @@ def _main(kind: str, rows: int, address: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    _main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

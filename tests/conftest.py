@@ -17,6 +17,8 @@ TEST_DATA = Path(os.environ.get("ALJAVA_TEST_DATA") or HERE.parent.parent / "sha
 # Set before aljava is imported, and inherited by every process that a test starts.
 _SHM = tempfile.mkdtemp(prefix="aljava-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
 os.environ["ALJAVA_SHM"] = _SHM
+# Whole commands are run hundreds of times: without this, each compiles Aljava anew where the environment says so.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
 
 # No test depends on how fast the machine is. CI tries the same examples each time; a developer's run tries new ones.

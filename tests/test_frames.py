@@ -143,3 +143,9 @@ def test_regroup_gathers_small_batches_and_splits_large_ones() -> None:
 )
 def test_values_of_python(value) -> None:
     assert frames.to_table({"value": [value, None]}).to_pylist() == [{"value": value}, {"value": None}]
+
+
+def test_a_polars_type_that_arrow_lacks() -> None:
+    frame = pl.DataFrame({"id": [1], "wide": pl.Series([1], dtype=pl.Int128)})
+    with pytest.raises(UnsupportedType, match="column 'wide' is Int128"):
+        frames.to_table(frame)

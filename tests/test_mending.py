@@ -150,3 +150,26 @@ class TestRepair:
             with pytest.raises(InvalidData):
                 aljava.repair(tmp_path / "x")
             assert (tmp_path / "x").read_bytes() == content
+
+
+def test_the_schema_at_the_start_is_gone(path) -> None:
+    """The footer has it too: all rows are saved, and the repaired file is sound."""
+    before = aljava.read(path)
+    content = bytearray(path.read_bytes())
+    content[20:60] = bytes(40)
+    path.write_bytes(content)
+    saved = aljava.repair(path)
+    assert any("schema at the start" in lost for lost in saved.lost)
+    assert aljava.read(path).equals(before)
+    assert aljava.verify(path).ok
+
+
+def test_a_date_that_python_has_not(tmp_path) -> None:
+    path = tmp_path / "x.arrow"
+    days = pa.array(range(20_000), pa.int32())
+    aljava.write({"day": days.cast(pa.date32())}, path, compression="none", checksums=False)
+    content = bytearray(path.read_bytes())
+    at = content.index(days.buffers()[1].to_pybytes()[:400])
+    content[at + 40 : at + 44] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert "outside of the least and the greatest" in str(aljava.verify(path).findings)

@@ -12,7 +12,7 @@ from aljava import foreign
 from aljava.address import locate
 from aljava.api import Written, open, write
 from aljava.foreign import Kind
-from aljava.frames import Progress
+from aljava.frames import Progress, regroup
 from aljava.listing import parts
 from aljava.places.fileobject import FileObject
 from aljava.places.place import Counting, Place
@@ -112,7 +112,8 @@ def copy(
         counted = Counting(sink)
         # Closed also where it fails, while the sink still takes what a writer says at its end.
         with closing(foreign.writer(kind, counted, reader.schema, compression, place.address)) as writer:
-            for batch in reader:
+            # Gathered: a batch becomes a row group of Parquet.
+            for batch in regroup(reader):
                 writer.write(batch)
                 rows += batch.num_rows
                 batches += 1

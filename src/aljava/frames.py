@@ -78,7 +78,7 @@ def to_table(data: Any) -> pa.Table:
     if is_of(data, "pandas", "DataFrame"):
         return _from_pandas(data)
     if is_of(data, "polars", "DataFrame"):
-        return data.to_arrow(compat_level=sys.modules["polars"].CompatLevel.newest())
+        return _from_polars(data)
     if isinstance(data, Mapping):
         return _from_mapping(data)
     if hasattr(data, "__arrow_c_array__") and not hasattr(data, "__arrow_c_stream__"):
@@ -180,6 +180,21 @@ def _from_pandas(frame: Any) -> pa.Table:
         ) from error
     except ValueError as error:  # duplicate column names
         raise UnsupportedType(f"the pandas frame cannot become an Arrow table: {error}") from error
+
+
+def _from_polars(frame: Any) -> pa.Table:
+    newest = sys.modules["polars"].CompatLevel.newest()
+    try:
+        return frame.to_arrow(compat_level=newest)
+    except pa.ArrowInvalid as error:
+        for column in frame.iter_columns():
+            try:
+                column.to_arrow(compat_level=newest)
+            except pa.ArrowInvalid:
+                raise UnsupportedType(
+                    f"column {column.name!r} is {column.dtype}, which Arrow lacks: cast it"
+                ) from error
+        raise
 
 
 def _from_mapping(columns: Mapping[Any, Any]) -> pa.Table:

@@ -29,9 +29,18 @@ from aljava.ipc.checksums import (
     read_superseded,
 )
 from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
-from aljava.ipc.message import END_OF_STREAM, FILE_START, MAGIC, Found, Messages, find_message, schema_metadata
+from aljava.ipc.message import (
+    CONTINUATION,
+    END_OF_STREAM,
+    FILE_START,
+    MAGIC,
+    Found,
+    Messages,
+    find_message,
+    schema_metadata,
+)
 from aljava.ipc.metadata import BATCH, DICTIONARY, SCHEMA, Block, Footer, decode_schema, encode_footer
-from aljava.ipc.projection import Projection
+from aljava.ipc.projection import Projection, dictionary_ids
 from aljava.ipc.reader import check_compressed
 from aljava.ipc.zones import KEY as ZONES_KEY
 from aljava.ipc.zones import ZoneBuilder, Zones
@@ -254,8 +263,9 @@ def _untrue(values: pa.Array, said: pa.StructArray) -> str | None:
         if pc.any(pc.is_nan(values)).as_py():
             return "bounds where there is a NaN"
     found = pc.min_max(values)
-    if found["min"].as_py() < low[0].as_py() or found["max"].as_py() > high[0].as_py():
-        return f"{low[0]} to {high[0]}, and there are {found['min']} to {found['max']}"
+    # Not as objects of Python, which has no year 10,000: a damaged date may be any.
+    if pc.less(found["min"], low[0]).as_py() or pc.greater(found["max"], high[0]).as_py():
+        return "values lie outside of the least and the greatest"
     return None
 
 
@@ -315,19 +325,19 @@ def repair(address: Any, to: Any = None) -> Repaired:
             if kind is not Format.IPC_FILE:
                 raise InvalidData(f"{place.address} is an {kind.value}: what is whole of it can be read as it is")
     with explained(place.address):
-        wreck = _Wreck(buffer, _old_entries(place))
+        wreck = _Wreck(buffer, _whole_end(place))
     with target.sink() as sink:
         size = wreck.write(sink)
     return Repaired(target.address, len(wreck.batches), wreck.rows, tuple(wreck.lost), size)
 
 
-def _old_entries(place: Place) -> Footer | None:
-    """The footer of a file whose end is whole."""
+def _whole_end(place: Place) -> IpcFile | None:
+    """The file, if its end is whole."""
     try:
         fragment: Fragment = open_fragment(place)
     except (InvalidData, UnsupportedType):
         return None
-    return fragment.footer if isinstance(fragment, IpcFile) else None
+    return fragment if isinstance(fragment, IpcFile) else None
 
 
 class _Wreck:
@@ -335,10 +345,11 @@ class _Wreck:
 
     Args:
         buffer: the bytes.
-        footer: the old footer, if it can still be read.
+        file: the file as its footer has it, if that can still be read.
     """
 
-    def __init__(self, buffer: pa.Buffer, footer: Footer | None) -> None:
+    def __init__(self, buffer: pa.Buffer, file: IpcFile | None) -> None:
+        footer: Footer | None = None if file is None else file.footer
         self._view = memoryview(buffer)
         self._buffer, self._footer = buffer, footer
         self.lost: list[str] = []
@@ -347,14 +358,22 @@ class _Wreck:
         self._kept: list[Found] = []
         self._dictionaries: dict[int, list[Found]] = {}
         messages = Messages(buffer, 8)
-        first = next(iter(messages), None)
-        if first is None or first.header.kind != SCHEMA:
-            raise InvalidData("the schema at the start of the file is gone: nothing can be read without it")
-        self._schema_bytes = buffer[: first.end]
-        self.schema = pa.ipc.read_schema(buffer[8 : first.end])
-        # The file's own: a foreign writer may have numbered its dictionaries in its own way.
-        self._message = bytes(self._view[first.offset + 8 : first.offset + first.metadata_length])
+        schema, self._message = self._schema_at_start(messages)
+        if file is not None and (schema is None or not schema.equals(file.schema, check_metadata=True)):
+            self.lost.append("the schema at the start: that of the footer stands for it")
+            schema, self._message = file.schema, schema_metadata(file.schema.serialize())
+        if schema is None:
+            raise InvalidData(
+                "the schema at the start of the file is gone, and there is no footer: nothing can be read"
+            )
+        self.schema = schema
         header = decode_schema(self._message)
+        own = schema_metadata(schema.serialize())
+        if dictionary_ids(decode_schema(own)) == dictionary_ids(header):
+            # Damage that says nothing, in the padding of a table, is mended with the rest.
+            self._message = own
+        # A foreign writer may have numbered its dictionaries in its own way: then the file's own message stays.
+        self._schema_bytes = FILE_START + CONTINUATION + len(self._message).to_bytes(4, "little") + self._message
         self._projection = Projection(self.schema, header, range(len(self.schema)))
         self._zones = ZoneBuilder(self.schema)
         try:
@@ -362,6 +381,17 @@ class _Wreck:
         except InvalidData:
             self._checksums = {}
         self._walk(messages)
+
+    def _schema_at_start(self, messages: Messages) -> tuple[Any, bytes]:
+        """The schema that the file begins with, and its message; None if it is gone."""
+        first = next(iter(messages), None)
+        if first is None or first.header.kind != SCHEMA:
+            return None, b""
+        try:
+            schema = pa.ipc.read_schema(self._buffer[8 : first.end])
+        except (pa.ArrowException, OSError, ValueError):
+            return None, b""
+        return schema, bytes(self._view[first.offset + 8 : first.offset + first.metadata_length])
 
     def _walk(self, messages: Messages) -> None:
         # The end of what stands behind the messages: a footer, where there is one, holds none.

@@ -133,7 +133,7 @@ class _Family:
     def receive(self, token: str) -> pa.Table:
         """The table of a token, which is used up by it."""
         try:
-            table = payload.read_table(self.folder.open(token))
+            table = payload.read_table(self.folder.open(token), f"{self.path}/{token}")
             os.unlink(f"{self.path}/{token}")
         except FileNotFoundError:
             raise KeyNotFound(

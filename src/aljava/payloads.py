@@ -23,7 +23,7 @@ from aljava.errors import InvalidOption, MissingDependency, QueryError, SchemaMi
 from aljava.fragments import Fragment, Survey, Task, open_fragment
 from aljava.frames import Progress
 from aljava.ipc.bounds import zone_type
-from aljava.ipc.pruning import Verdict
+from aljava.ipc.filters import Verdict
 from aljava.ipc.zones import Zones
 from aljava.listing import Part
 from aljava.places.place import Place
@@ -197,6 +197,8 @@ class Payloads:
 
     def tail(self, num_rows: int, columns: Columns = None) -> pa.Table:
         """The last rows; only the batches that hold them are read where batches can be read one by one."""
+        if num_rows < 0:
+            raise InvalidOption(f"num_rows is {num_rows}: it must be at least 0")
         first = max(0, self.num_rows - num_rows)
         return self.take(np.arange(first, self.num_rows), columns)
 
@@ -515,7 +517,10 @@ class Query:
 
     def take(self, indices: Any) -> pa.Table:
         """The matching rows with these numbers, in this order."""
-        wanted = np.asarray(indices, np.int64)
+        given = np.asarray(indices)
+        if given.size and given.dtype.kind not in "iu":
+            raise QueryError(f"rows are asked for by their numbers, not by {given.dtype}: for a condition use a filter")
+        wanted = given.astype(np.int64)
         if wanted.size and wanted.min() < 0:
             raise QueryError(f"row {wanted.min()} is asked for: rows are counted from 0")
         rows, back = np.unique(wanted, return_inverse=True)

@@ -15,9 +15,8 @@ import pyarrow as pa
 from aljava.errors import AljavaError, QueryError
 from aljava.fragments import Task
 from aljava.ipc.filters import Field, Node, parse, walk
-from aljava.ipc.outcomes import is_runnable
 
-#: Stored bytes of the tasks that are under way at a time.
+#: Bytes of the tasks that are under way at a time.
 AHEAD_BYTES = 128 << 20
 #: Tasks under way that wait for a network: it is the round trips that are to overlap.
 REMOTE_TASKS = 4
@@ -124,7 +123,7 @@ class Selection:
         self._filtered = named[0] if filter is not None else []
         read = schema if self.needed is None else pa.schema([schema.field(name) for name in self.needed])
         empty = pa.Table.from_batches([], read)
-        if filter is not None and not (tree and is_runnable(tree, schema)):
+        if filter is not None and not _is_runnable(tree, schema):
             self._mask(empty)
         self.schema = self._projected(empty).schema if self._expressions is not None else read
         if self.names is not None:
@@ -220,6 +219,14 @@ class Selection:
         if tree is None:
             return known
         return list(dict.fromkeys(node.path[0] for node in walk(tree) if isinstance(node, Field)))
+
+
+def _is_runnable(tree: Node | None, schema: pa.Schema) -> bool:
+    from aljava.ipc.outcomes import (
+        is_runnable,  # brings pyarrow.compute, which a query without a filter need not import
+    )
+
+    return tree is not None and is_runnable(tree, schema)
 
 
 def chosen(batch: pa.RecordBatch, choose: Callable[[pa.RecordBatch], pa.RecordBatch]) -> pa.RecordBatch:

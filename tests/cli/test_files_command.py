@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -145,7 +146,9 @@ def completed(*words: str) -> list[str]:
         "COMP_CWORD": str(len(split) - 1),
         "_ALJAVA_COMPLETE": "complete_bash",
     }
-    done = subprocess.run([shutil.which("aljava") or "aljava"], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "aljava")], env=environment, capture_output=True, text=True
+    )
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -197,7 +200,7 @@ def test_what_is_no_table(tmp_path) -> None:
     os.mkdir(tmp_path / "folder")
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(tmp_path / "sock"))
-    others = {"folder": "folder", "sock": "is a socket", "/dev/zero": "not a regular file", "nothing*": "nothing*"}
+    others = {"folder": "folder", "sock": "a socket", "/dev/zero": "not a regular file", "nothing*": "nothing*"}
     expected = {name: said for name, (_, said) in cases.items()} | others
     for command in ("head", "append", "verify"):
         more = [tmp_path / "out.arrow"] if command in ("copy", "append", "concat") else []

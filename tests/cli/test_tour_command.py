@@ -166,7 +166,7 @@ def test_an_empty_file(temporary: Path, tmp_path: Path) -> None:
 
 def test_a_text_file_called_arrow(temporary: Path, tmp_path: Path) -> None:
     (tmp_path / "text.arrow").write_text("dear diary\n")
-    refused(command("tour", str(tmp_path / "text.arrow")), 1, "text.arrow", "looks like text", "read it with")
+    refused(command("tour", str(tmp_path / "text.arrow")), 1, "text.arrow", "looks like text", "aljava copy")
 
 
 def test_a_parquet_file_cut_in_half(temporary: Path, tmp_path: Path) -> None:

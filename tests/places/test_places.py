@@ -251,6 +251,9 @@ class TestLocal:
             LocalFile(tmp_path).source()
         with pytest.raises(InvalidData, match="character device"):
             LocalFile("/dev/zero").source()
+        with socket.socket(socket.AF_UNIX) as server, pytest.raises(InvalidData, match="a socket"):
+            server.bind(os.path.relpath(tmp_path / "s"))  # a socket's name is short
+            LocalFile(tmp_path / "s").source()
         for target in (tmp_path, tmp_path / "pipe"):
             with pytest.raises(AlreadyExists), LocalFile(target).sink():
                 pass

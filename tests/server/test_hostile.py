@@ -1,8 +1,11 @@
 """Clients that mean harm: none gets in, none takes the server down, memory stays bounded."""
 
 import http.client
+import http.client as http_client
 import json
 import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +20,7 @@ from aljava.errors import AccessDenied, InvalidOption
 from aljava.server.catalogue import Catalogue
 from aljava.server.settings import Settings, host_and_port, read_token
 from tests.server.conftest import TOKEN, Served
-from tests.streams.peers import table
+from tests.streams.peers import numbers, table
 
 
 def ask(served: Served, path: str, *, token: str | None = TOKEN, method: str = "GET", body: bytes | None = None) -> int:
@@ -256,3 +259,18 @@ def test_what_is_listed_is_all_there_is(served: Served) -> None:
     with urllib.request.urlopen(request) as response:
         names = json.load(response)["tables"]
     assert not [name for name in names if "secret" in name or "link" in name]
+
+
+@pytest.mark.long
+def test_a_server_ends_though_a_client_takes_nothing(tmp_path) -> None:
+    aljava.write(numbers(5_000_000), str(tmp_path / "t.arrow"), compression="none")
+    command = [sys.executable, "-m", "aljava", "serve", str(tmp_path / "t.arrow"), "--http", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        http = process.stdout.readline().strip().removeprefix("HTTP: ")
+        with urllib.request.urlopen(f"{http}/tables/t") as response:
+            assert response.read(1000)
+            process.terminate()
+            assert process.communicate(timeout=60) == ("", "")
+            with pytest.raises(http_client.IncompleteRead):
+                response.read()
+    assert process.returncode == 0

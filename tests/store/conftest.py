@@ -1,16 +1,36 @@
 """Every store test runs under the leak check and in a store of its own."""
 
+import gc
+import os
 import uuid
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from aljava.store import Store
 
+PLACE = os.environ["ALJAVA_SHM"]
+
 
 @pytest.fixture(autouse=True)
-def _no_leaks(no_leaks: None) -> None:
-    """The leak check of the whole suite, around every test of this folder."""
+def _no_leaks(no_leaks: None) -> Iterator[None]:
+    """The leak check of the whole suite, around every test of this folder; and no file or lock may be left either."""
+    files, locks = set(os.listdir(PLACE)), _locks()
+    yield
+    gc.collect()
+    assert set(os.listdir(PLACE)) <= files, f"files left: {set(os.listdir(PLACE)) - files}"
+    assert _locks() <= locks, f"locks left: {_locks() - locks}"
+
+
+def _locks() -> set[str]:
+    """File locks in shared memory that this process has taken, or one that is dead: lines of `/proc/locks`."""
+    device = os.stat(PLACE).st_dev
+    here = f"{os.major(device):02x}:{os.minor(device):02x}:"
+    with open("/proc/locks") as lines:
+        taken = [line.split(maxsplit=1)[1] for line in lines if " FLOCK " in line and here in line and "->" not in line]
+    mine = os.getpid()
+    return {line for line in taken if (pid := int(line.split()[3])) == mine or not psutil.pid_exists(pid)}
 
 
 @pytest.fixture

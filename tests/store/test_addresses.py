@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -11,18 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 import aljava
+from aljava.cli import app
 from aljava.errors import AddressError, NotFound, SchemaMismatch
 from aljava.store import Store, opened
 from tests.store.actors import Actor, table, values
 
 LARGE = pa.table({"n": np.arange(100_000), "word": ["a", "b"] * 50_000})
-
-
-def aljava_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "aljava", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.fixture
@@ -84,10 +79,10 @@ def test_every_command_takes_them(store: Store, name: str, tmp_path: Path) -> No
         ["concat", f"{name}/t", f"{name}/copied", f"{name}/both"],
         ["append", f"{name}/t", f"{name}/both"],
     ):
-        done = aljava_command(*command)
-        assert done.returncode == 0, (command, done.stderr)
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, (command, done.output, done.exception)
     assert store["both"].num_rows == 300_000
-    listed = json.loads(aljava_command("store", "ls", store.name, "--json").stdout)
+    listed = json.loads(CliRunner().invoke(app, ["store", "ls", store.name, "--json"]).output)
     assert [(one["key"], one["rows"]) for one in listed] == [("both", 300_000), ("copied", 100_000), ("t", 100_000)]
 
 

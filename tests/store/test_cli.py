@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from typer.testing import CliRunner, Result
 
 import aljava
@@ -45,6 +46,11 @@ def test_ls_names_objects_with_their_readers(store: Store) -> None:
         one for one in everything if one["store"] == store.name
     ).items()
     assert store.name[:20] in run("ls").output
+
+
+def test_ls_without_stores_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALJAVA_SHM", str(tmp_path))
+    assert "no stores: `aljava store put" in run("ls").output
 
 
 def test_info_shows_the_schema(store: Store) -> None:

@@ -348,6 +348,19 @@ def test_a_file_that_is_no_object_is_named(store: Store) -> None:
         store.info("odd")
 
 
+def test_a_damaged_object_is_an_error_that_names_it(store: Store) -> None:
+    store["t"] = LARGE
+    assert store["t"].equals(LARGE)  # what its footer says is known from here on
+    whole = Path(store.path, "t.arrow").read_bytes()
+    metadata = bytearray(whole)
+    metadata[340:400] = b"\xff" * 60  # of the batch
+    damaged = {"text": b"no Arrow file", "empty": b"", "cut": whole[:-1_000], "metadata": bytes(metadata)}
+    for key, content in damaged.items():
+        Path(store.path, f"{key}.arrow").write_bytes(content)
+        with pytest.raises(InvalidData, match=f"/{key} is damaged"):
+            store[key]
+
+
 def test_a_notebook_shows_the_objects(store: Store) -> None:
     store.update({f"<{number:02}>": SMALL for number in range(60)})
     shown = store._repr_html_()

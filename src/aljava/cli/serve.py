@@ -25,6 +25,8 @@ def command(
     """Offer tables to other programs, over HTTP and Arrow Flight, until control-C.
 
     Without a token only this machine can be listened to.
+
+    As in: aljava serve data/ trades.arrow shm://desk --http 127.0.0.1:8000 --flight 127.0.0.1:8815
     """
     from aljava.server.catalogue import Catalogue
     from aljava.server.settings import Settings, host_and_port, read_token

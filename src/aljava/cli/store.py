@@ -41,6 +41,9 @@ def list_(
         if as_json:
             _print_json([{"store": each, **_totals(stats)} for each, stats in found.items()])
             return
+        if not found:
+            console().print("no stores: `aljava store put STORE/KEY FILE` makes one", markup=False)
+            return
         rows = [
             (each, f"{stats.objects:,}", size(stats.bytes_used), size(stats.bytes_pooled))
             for each, stats in found.items()

@@ -30,7 +30,10 @@ def send(
     compression: str = CODEC,
     quiet: bool = QUIET,
 ) -> None:
-    """Send a table to whoever receives at an address."""
+    """Send a table to whoever receives at an address.
+
+    As in: aljava send big.arrow tcp://host:9000 --columns id,price --filter 'price > 3'
+    """
     _copy([source], target, columns=columns, filter=filter, limit=limit, compression=compression, quiet=quiet)
 
 
@@ -44,7 +47,10 @@ def receive(
     compression: str = CODEC,
     quiet: bool = QUIET,
 ) -> None:
-    """Wait for one table, and write it where it is wanted, whole or not at all."""
+    """Wait for one table, and write it where it is wanted, whole or not at all.
+
+    As in: aljava receive tcp://0.0.0.0:9000 today.arrow
+    """
     _copy([source], target, columns=columns, filter=filter, limit=limit, compression=compression, quiet=quiet)
 
 
@@ -60,6 +66,8 @@ def cat(
     """Write tables, one behind the other, to standard output as an Arrow stream.
 
     Standard input is read where - is the only argument or not the last one.
+
+    As in: aljava cat a.arrow b.arrow - | ssh host aljava receive - shm://desk/big
     """
     if len(sources) > 1 and sources[-1] == "-":
         sources = sources[:-1]

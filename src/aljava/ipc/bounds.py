@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -100,6 +99,8 @@ def comparable(array: pa.Array) -> pa.Array:
 
 def sort_order(array: pa.Array) -> Rows:
     """Return the indices that put an array of a `bounds_type` in ascending order, nulls last."""
+    import pyarrow.compute as pc
+
     return np.asarray(pc.sort_indices(comparable(array))).astype(np.int64)
 
 
@@ -108,6 +109,8 @@ def are_in_order(minima: pa.Array, maxima: pa.Array) -> bool:
     if _dtype(minima.type) is not None and not minima.null_count and not maxima.null_count:
         dtype = np.dtype(_dtype(minima.type))
         return bool((_fixed_width(minima, dtype) <= _fixed_width(maxima, dtype)).all())
+    import pyarrow.compute as pc
+
     return bool(pc.all(pc.less_equal(comparable(minima), comparable(maxima)), min_count=0).as_py())
 
 
@@ -302,6 +305,8 @@ class _ByKernel(Collector):
             values = values.cast(pa.large_binary())
         elif values.type in _BYTES:
             values = values.view(_BYTES[values.type])
+        import pyarrow.compute as pc
+
         ends = pc.min_max(values)
         least, most = ends["min"].as_py(), ends["max"].as_py()
         if least is None:
@@ -392,6 +397,8 @@ class _SortedDictionary:
                 dictionary.validate(full=True)
             except pa.ArrowInvalid:
                 return None
+            import pyarrow.compute as pc
+
             if pc.max(pc.binary_length(dictionary)).as_py() > LONGEST:
                 cut = [
                     _cut(entry, entry, is_text(bound)) for entry in dictionary.cast(_BYTES[dictionary.type]).to_pylist()

@@ -18,14 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from aljava.ipc.bounds import Rows, bounds_type, comparable
-from aljava.ipc.filters import Call, Field, Literal, Node, walk
-
-Mask = npt.NDArray[np.bool_]
+from aljava.ipc.filters import Call, Field, Literal, Mask, Node, walk
 
 # What is false where a comparison is true, and what it says with its sides exchanged.
 OPPOSITE = {

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aljava.ipc.bounds import Rows, bounds_type, comparable, sort_order
-from aljava.ipc.filters import Call, Field, Literal, Node, parse, walk
-from aljava.ipc.outcomes import Column, Mask, is_plain, judge
+from aljava.ipc.filters import Call, Field, Literal, Mask, Node, Verdict, parse, walk
+from aljava.ipc.outcomes import Column, is_plain, judge
 
 # Zones that are asked about together before each is asked about alone.
 GROUP = 64
@@ -33,16 +33,6 @@ REMEMBERED = 16
 PLAIN_FUNCTIONS = frozenset(
     ["less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "is_in", "is_null", "is_valid"]
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """What a filter can select, zone by zone."""
-
-    #: Whether the zone can hold a row that the filter selects.
-    kept: Mask
-    #: Whether the filter selects every row of the zone.
-    sure: Mask
 
 
 class Pruner:

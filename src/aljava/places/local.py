@@ -68,7 +68,14 @@ class LocalFile(Place):
 
     def _open_locked(self) -> int:
         # Not blocking: opening a named pipe that nobody writes would hang here.
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a socket, or a device that is not there
+                raise InvalidData(
+                    f"{self.address} is not a regular file but a {_kind(os.stat(self.path).st_mode)}"
+                ) from error
+            raise
         try:
             kind = os.fstat(descriptor).st_mode
             if stat.S_ISDIR(kind):

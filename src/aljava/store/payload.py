@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from aljava.errors import InvalidData
 from aljava.ipc.metadata import Block, decode_footer
 from aljava.ipc.writer import Layout, RecordBatchFileWriter, WriteOptions, lay_out
 from aljava.store.filling import write_all
@@ -67,8 +68,21 @@ def stream(reader: pa.RecordBatchReader, descriptor: int) -> Iterator[int]:
     yield sink.position
 
 
-def read_table(content: Content) -> pa.Table:
-    """The table whose file is given, on the very same memory."""
+def read_table(content: Content, address: str) -> pa.Table:
+    """The table whose file is given, on the very same memory.
+
+    Raises:
+        InvalidData: it is no Arrow IPC file, or its metadata does not fit its data.
+    """
+    try:
+        table = _read(content)
+        table.validate()
+    except (pa.ArrowException, OSError) as error:  # pyarrow says both of damaged bytes
+        raise InvalidData(f"{address} is damaged, or no Arrow IPC file was put there: {error}") from error
+    return table
+
+
+def _read(content: Content) -> pa.Table:
     footer = _footer(content.tail)
     if footer is not None and (found := _seen.get(footer)) is not None:
         return pa.Table.from_batches([_read_batch(content, *found)])
@@ -111,7 +125,7 @@ class _Pieces:
         self._pieces = iter(pieces)
 
     def read(self, size: int) -> bytes | pa.Buffer:
-        return next(self._pieces)
+        return next(self._pieces, b"")
 
     def readable(self) -> bool:
         return True

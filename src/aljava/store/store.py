@@ -108,7 +108,7 @@ class Store(MutableMapping[str, pa.Table]):
 
     def __getitem__(self, key: str) -> pa.Table:
         """The table of a key, on the shared memory itself. Raises `KeyNotFound`."""
-        return payload.read_table(self._open(key))
+        return payload.read_table(self._open(key), f"shm://{self.name}/{key}")
 
     def __setitem__(self, key: str, data: Any) -> None:
         self.put(data, key)
