@@ -13,7 +13,7 @@ import pyarrow.flight
 import pytest
 
 import aljava
-from aljava.errors import AccessDenied, InvalidData, NotFound, QueryError
+from aljava.errors import AccessDenied, AddressError, InvalidData, NotFound, QueryError, TransferError
 from tests.ipc.test_other_readers import node_modules  # noqa: F401  a fixture
 from tests.server.conftest import TOKEN, Served
 from tests.streams.peers import numbers, process, table
@@ -194,3 +194,50 @@ def test_damage_is_an_error(served: Served) -> None:
         file.write(aljava.dumps(table(100)).to_pybytes()[:-500])
     with pytest.raises((InvalidData, aljava.AljavaError)):
         aljava.read(served.with_token(f"{served.http}/tables/data/damaged"))
+
+
+SILENT_FLIGHT = """
+from pyarrow import flight
+from tests.streams.peers import numbers
+class Server(flight.FlightServerBase):
+    def get_flight_info(self, context, descriptor):
+        if b"deaf" in descriptor.path:
+            time.sleep(60)
+        endpoint = flight.FlightEndpoint(b"x", [])
+        return flight.FlightInfo(numbers(1).schema, descriptor, [endpoint], -1, -1)
+    def do_get(self, context, ticket):
+        def batches():
+            yield from numbers(10).to_batches()
+            time.sleep(60)
+        return flight.GeneratorStream(numbers(1).schema, batches())
+server = Server("grpc://127.0.0.1:0")
+print(server.port, flush=True)
+server.serve()
+"""
+SILENT_HTTP = """
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+while True:
+    caller = listening.accept()[0]
+    if b"deaf" not in caller.recv(10_000):
+        from tests.streams.peers import numbers
+        caller.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 99999\\r\\n\\r\\n")
+        caller.sendall(aljava.dumps(numbers(10)).to_pybytes()[:-8])
+    kept = globals().setdefault("kept", [])
+    kept.append(caller)
+"""
+
+
+@pytest.mark.parametrize(("code", "base"), [(SILENT_FLIGHT, "grpc://{}"), (SILENT_HTTP, "http://{}/tables")])
+def test_a_server_that_falls_silent(code: str, base: str) -> None:
+    with process(code) as server:
+        address = base.format(f"127.0.0.1:{int(server.stdout.readline())}")
+        with pytest.raises(TransferError, match=r"/deaf.*(timed out|silent for 1 seconds)"):
+            aljava.read(f"{address}/deaf?timeout=1")
+        with pytest.raises(TransferError, match=r"/n: .*(within the time limit|silent for 1 seconds)"):
+            aljava.read(f"{address}/n?timeout=1")
+    for address in ("grpc://h:1/n", "http://h/tables/n"):
+        with pytest.raises(AddressError, match="no number of seconds"):
+            aljava.read(f"{address}?timeout=soon")
+        with pytest.raises(AddressError, match="has no option 'ca'; it has timeout"):
+            aljava.read(f"{address}?ca=x")

@@ -5,7 +5,8 @@ import ipaddress
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,11 @@ import pytest
 
 import aljava
 from aljava.errors import AccessDenied, AljavaError, TransferError
-from tests.streams.peers import table
+from aljava.server.catalogue import Catalogue
+from aljava.server.flight import FlightServer
+from aljava.server.http import HttpServer
+from aljava.server.settings import Settings
+from tests.streams.peers import numbers, table
 
 pytest.importorskip("cryptography", reason="no cryptography to make certificates with")
 
@@ -95,11 +100,15 @@ def test_https(served: tuple[str, str, str], issued: Certificates, monkeypatch: 
     address = f"{http.replace('127.0.0.1', 'localhost')}/tables/t"
     if case == "good":
         assert aljava.read(address).equals(table(1000))
+        monkeypatch.delenv("SSL_CERT_FILE")
+        assert aljava.read(f"{address}?ca={issued.ca}").equals(table(1000))
         with pytest.raises(AljavaError):  # who speaks no TLS gets nothing
             aljava.read(address.replace("https", "http"))
     else:
         with pytest.raises(AccessDenied, match="certificate"):
             aljava.read(address)
+        with pytest.raises(AccessDenied, match="certificate"):
+            aljava.read(f"{address}?ca={issued.ca}")
 
 
 def test_flight(served: tuple[str, str, str], issued: Certificates) -> None:
@@ -109,8 +118,11 @@ def test_flight(served: tuple[str, str, str], issued: Certificates) -> None:
     if case == "good":
         assert aljava.read(address).equals(table(1000))
     else:
-        with pytest.raises((AccessDenied, TransferError)):
+        with pytest.raises(AccessDenied, match="certificate is not trusted"):
             aljava.read(address)
+        shown = subprocess.run([sys.executable, "-m", "aljava", "head", address], capture_output=True, text=True)
+        assert shown.returncode == 1
+        assert len(shown.stderr.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -152,3 +164,84 @@ def test_callers_that_must_show_one_too(shown: str | None, issued: Certificates)
             with pytest.raises(TransferError, match="nobody called"):
                 next(listener)
         sender.join()
+
+
+KINDS = ("tcp+tls", "https", "grpc+tls")
+#: More than a socket's memory holds.
+ROWS = 300_000
+TOKEN = "token-of-the-test"
+
+
+@contextmanager
+def receiving(kind: str, pair: tuple[str, str] | None, folder: Path) -> Iterator[tuple[str, Callable[[], int]]]:
+    """Where a table can be written, with TLS or without, and what counts the tables that came whole."""
+    with ExitStack() as ends:
+        if kind == "tcp+tls":
+            waited = "tcp://127.0.0.1:0" if pair is None else "tcp+tls://127.0.0.1:0?cert={}&key={}".format(*pair)
+            calls = ends.enter_context(aljava.listen(waited))
+            whole = []
+            taking = threading.Thread(
+                target=lambda: whole.extend(reader.read_all().equals(numbers(ROWS)) for reader in calls)
+            )
+            taking.start()
+            ends.callback(taking.join)
+            ends.callback(calls.close)
+            yield calls.address.replace("127.0.0.1", "localhost"), lambda: sum(whole)
+            return
+        folder.mkdir(parents=True)
+        cert, key = pair or (None, None)
+        settings = Settings(token=TOKEN, allow_upload=True, tls_cert=cert, tls_key=key)
+        arguments = (settings, "127.0.0.1", 0)
+        catalogue = Catalogue([str(folder)])
+        server = HttpServer(catalogue, [], *arguments) if kind == "https" else FlightServer(catalogue, *arguments)
+        ends.callback(server.close)
+        base = server.address.replace("127.0.0.1", "localhost").replace("://", f"://:{TOKEN}@")
+        path = "/tables/data/sent" if kind == "https" else "/data/sent"
+        yield base + path, lambda: len(list(folder.iterdir()))
+
+
+def refused(kind: type[AljavaError], words: str, address: str) -> None:
+    """What a sender is told: one line, with the address and without the token."""
+    with pytest.raises(kind, match=words) as caught:
+        aljava.write(numbers(ROWS), address)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert TOKEN not in said
+    assert said.startswith(address.partition("?")[0].replace(f":{TOKEN}@", ""))
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_sender_is_told(kind: str, issued: Certificates, tmp_path: Path) -> None:
+    with receiving(kind, issued.pair("good"), tmp_path / "data") as (address, count):
+        refused(AccessDenied, r"not trusted: .* Name the authority that signed it with \?ca=FILE", address)
+        refused(AccessDenied, "not trusted", f"{address}?ca={issued.folder}/stranger.pem")
+        refused(AccessDenied, "none.pem cannot be used: No such file", f"{address}?ca={issued.folder}/none.pem")
+        refused(AccessDenied, "good.key cannot be used", f"{address}?ca={issued.folder}/good.key")
+        plain = {"tcp+tls": "tcp", "https": "http", "grpc+tls": "grpc"}[kind]
+        for _ in range(3):
+            refused(TransferError, "closed|hung up|reset", address.replace(kind, plain))
+        assert count() == 0
+        assert aljava.write(numbers(ROWS), f"{address}?ca={issued.ca}").rows == ROWS
+    assert count() == 1
+    for case, words in (("wrong name", "(mismatch|is not in)"), ("expired", "certificate has expired$")):
+        with receiving(kind, issued.pair(case), tmp_path / case / "data") as (address, count):
+            refused(AccessDenied, f"not trusted: .*{words}", f"{address}?ca={issued.ca}")
+        assert count() == 0
+    with receiving(kind, None, tmp_path / "plain" / "data") as (address, count):
+        for _ in range(3):
+            refused(TransferError, "TLS|SSL", f"{address.replace(plain, kind, 1)}?ca={issued.ca}")
+        assert count() == 0
+        assert aljava.write(numbers(ROWS), address).rows == ROWS
+    assert count() == 1
+
+
+def test_a_server_with_files_that_are_no_certificate(issued: Certificates, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no certificate")
+    cert, key = issued.pair("good")
+    for pair in ((cert, issued.pair("expired")[1]), (str(tmp_path / "none"), key), (str(tmp_path / "text"), key)):
+        arguments = (Settings(tls_cert=pair[0], tls_key=pair[1]), "127.0.0.1", 0)
+        with pytest.raises(AccessDenied, match="cannot be used"):
+            HttpServer(Catalogue([str(tmp_path)]), [], *arguments)
+        with pytest.raises(AccessDenied, match="cannot be used"):
+            FlightServer(Catalogue([str(tmp_path)]), *arguments)

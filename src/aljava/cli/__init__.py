@@ -52,6 +52,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 
 def main() -> None:
     """Runs the command line: exit status 2 for wrong usage, 1 for what failed, and no traceback."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it logs, our errors say in one line
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:

@@ -1,20 +1,27 @@
 """Tables of an Arrow Flight server: `grpc://HOST:PORT/NAME`."""
 
 import json
+import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from aljava.errors import AccessDenied, AddressError, AljavaError, InvalidData, NotFound, TransferError
 from aljava.places.stream import Arrival, StreamPlace
+from aljava.streams.endpoints import client_context, distrusted, parse_options, seconds
 from aljava.streams.sending import pieces
 
 _ABANDONED = b"aljava: abandoned"
 _BATCH_BYTES = 2 << 20
+_TIMEOUT = 60.0
+# What gRPC has to say of a certificate.
+_DISTRUSTED = re.compile("(?<=certificate verify failed: )[^.]+|Peer name [^ ]+ is not in peer certificate", re.I)
 
 
 class FlightTable(StreamPlace):
@@ -22,7 +29,8 @@ class FlightTable(StreamPlace):
 
     Args:
         address: `grpc://HOST:PORT/NAME` or `grpc+tls://…`. A token stands where a password would:
-            `grpc://:TOKEN@HOST:PORT/NAME`; it is never shown. `?ca=FILE` names an authority of your own.
+            `grpc://:TOKEN@HOST:PORT/NAME`; it is never shown. `?timeout=SECONDS` says after how
+            long a silent server is given up (60), `?ca=FILE` names an authority of your own.
     """
 
     remote = True
@@ -38,13 +46,14 @@ class FlightTable(StreamPlace):
             raise AddressError(
                 f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} names no table: write grpc://HOST:PORT/NAME"
             )
-        option, _, self._ca = parts.query.partition("=")
-        if option not in ("", "ca"):
-            raise AddressError(f"a Flight address has no option {option!r}; it has ca")
         self._path = name.split("/")
         self._location = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._token = unquote(parts.password) if parts.password else None
         self.address = f"{self._location}/{name}"
+        allowed = ("timeout", "ca") if parts.scheme.lower() == "grpc+tls" else ("timeout",)
+        options = parse_options(self.address, parts.query, allowed)
+        self.timeout = seconds(self.address, options) or _TIMEOUT
+        self._ca = options.get("ca")
 
     def arrive(self, *, untrusted: bool) -> Arrival:
         return _FlightArrival(self)
@@ -73,28 +82,32 @@ class FlightTable(StreamPlace):
             self.explained(put)
         return size
 
+    def silence(self) -> str:
+        return f"{self.address}: the server was silent for {self.timeout:g} seconds"
+
     def client(self) -> Any:
         from pyarrow import flight
 
         certificates = {}
+        # Lets the system give up a connection on which nothing that was sent arrives. gRPC's own questions, once an
+        # hour, are not what is wanted: a server may take them for an attack.
+        patience = [("grpc.keepalive_time_ms", 3_600_000), ("grpc.keepalive_timeout_ms", int(self.timeout * 1000))]
         if self._ca:
-            try:
-                with open(self._ca, "rb") as file:
-                    certificates["tls_root_certs"] = file.read()
-            except OSError as error:
-                raise AccessDenied(f"{self._ca} cannot be read: {error.strerror}") from error
-        return flight.connect(self._location, **certificates)
+            client_context(self.address, self._ca)  # gRPC says nothing of a file that it cannot use
+            with open(self._ca, "rb") as file:
+                certificates["tls_root_certs"] = file.read()
+        return flight.connect(self._location, generic_options=patience, **certificates)
 
     def descriptor(self) -> Any:
         from pyarrow import flight
 
         return flight.FlightDescriptor.for_path(*self._path)
 
-    def options(self) -> Any:
+    def options(self, limit: float | None = None) -> Any:
         from pyarrow import flight
 
         headers = [(b"authorization", f"Bearer {self._token}".encode())] if self._token else []
-        return flight.FlightCallOptions(headers=headers)
+        return flight.FlightCallOptions(headers=headers, timeout=limit)
 
     def explained(self, step: Callable[[], Any]) -> Any:
         """Runs a step; what the server or gRPC says is wrong becomes an error of ours."""
@@ -110,6 +123,16 @@ class FlightTable(StreamPlace):
             raise NotFound(f"{self.address}: {_first(error)}") from error
         except pa.ArrowInvalid as error:
             raise InvalidData(f"{self.address}: {_first(error)}") from error
+        except flight.FlightTimedOutError as error:
+            raise TransferError(self.silence()) from error
+        except flight.FlightUnavailableError as error:
+            if refused := _DISTRUSTED.search(str(error)):
+                raise distrusted(self.address, refused[0]) from error
+            reason = _first(error).rpartition("last error: ")[2].rpartition("with message: ")[2].rstrip(".")
+            if re.search("connection timed out", reason, re.I):
+                raise TransferError(self.silence()) from error
+            hint = "" if not reason.endswith("Socket closed") else ". Does it want grpc+tls://?"
+            raise TransferError(f"{self.address} cannot be reached: {reason}{hint}") from error
         except (pa.ArrowException, OSError) as error:
             raise TransferError(f"{self.address}: {_first(error)}") from error
 
@@ -122,7 +145,7 @@ class _FlightArrival(Arrival):
 
         def ask() -> Any:
             with place.client() as client:
-                return client.get_flight_info(place.descriptor(), place.options())
+                return client.get_flight_info(place.descriptor(), place.options(place.timeout))
 
         self._info = place.explained(ask)
         self.schema = self._info.schema
@@ -147,13 +170,55 @@ class _FlightArrival(Arrival):
         with place.client() as client:
             for ticket in tickets:
                 reader = place.explained(partial(client.do_get, flight.Ticket(ticket), place.options()))
-                while True:
-                    try:
-                        batch = place.explained(reader.read_chunk).data
-                    except StopIteration:
-                        break
-                    batch.validate(full=True)
-                    yield batch
+                with _Watch(reader.cancel, place.timeout) as watch:
+                    while True:
+                        try:
+                            batch = place.explained(partial(watch.wait_for, reader.read_chunk)).data
+                        except StopIteration:
+                            break
+                        batch.validate(full=True)
+                        yield batch
+
+
+class _Watch:
+    """Ends a wait that takes too long. gRPC has no such limit but one for a whole call."""
+
+    def __init__(self, cancel: Callable[[], None], limit: float) -> None:
+        self._cancel, self._limit = cancel, limit
+        self._since: float | None = None
+        self._is_late = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="aljava flight", daemon=True)
+
+    def wait_for(self, step: Callable[[], Any]) -> Any:
+        """Runs a step that `cancel` ends when the limit is over."""
+        from pyarrow import flight
+
+        self._since = time.monotonic()
+        try:
+            return step()
+        except flight.FlightCancelledError as error:
+            if self._is_late:
+                raise flight.FlightTimedOutError("no batch came in time") from error
+            raise
+        finally:
+            self._since = None
+
+    def _look(self) -> None:
+        while not self._ended.wait(self._limit / 4):
+            since = self._since
+            if since is not None and time.monotonic() - since > self._limit:
+                self._is_late = True
+                self._cancel()
+                return
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def _first(error: BaseException) -> str:

@@ -4,7 +4,8 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -23,6 +24,7 @@ from aljava.errors import (
 )
 from aljava.places.stream import Arrival, StreamPlace
 from aljava.streams.channels import Channel
+from aljava.streams.endpoints import client_context, distrusted, parse_options, seconds
 from aljava.streams.receiving import receive
 from aljava.streams.sending import send
 
@@ -38,7 +40,8 @@ class ServedTable(StreamPlace):
 
     Args:
         address: `http(s)://HOST:PORT/tables/NAME`. A token stands where a password would:
-            `http://:TOKEN@HOST/tables/NAME`; it is never shown.
+            `http://:TOKEN@HOST/tables/NAME`; it is never shown. `?timeout=SECONDS` says after how long a silent
+            server is given up (60), `?ca=FILE` names an authority of your own.
     """
 
     remote = True
@@ -49,12 +52,15 @@ class ServedTable(StreamPlace):
             self._host, self._port = parts.hostname or "", parts.port
         except ValueError as error:
             raise AddressError(f"{parts.scheme}:// address with a port that is none: {error}") from error
-        if not self._host or parts.query or parts.fragment:
+        if not self._host or parts.fragment:
             raise AddressError("a table of a server is http(s)://HOST:PORT/tables/NAME, and no more")
         self._path = parts.path
         self._is_tls = parts.scheme.lower() == "https"
         self._token = unquote(parts.password) if parts.password else None
         self.address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        options = parse_options(self.address, parts.query, ("timeout", "ca") if self._is_tls else ("timeout",))
+        self.timeout = seconds(self.address, options) or _TIMEOUT
+        self._ca = options.get("ca")
 
     def arrive(self, *, untrusted: bool) -> Arrival:
         return _ServedArrival(self)
@@ -63,14 +69,16 @@ class ServedTable(StreamPlace):
         self.require_plain(create, durable)
         with _Upload(self.connect(), self.address) as channel:
             connection = channel.connection
-            connection.putrequest("PUT", self._path)
-            for name, value in {**self.headers(), "Content-Type": STREAM, "Transfer-Encoding": "chunked"}.items():
-                connection.putheader(name, value)
-            connection.endheaders()
+            with self._reached():
+                connection.putrequest("PUT", self._path)
+                for name, value in {**self.headers(), "Content-Type": STREAM, "Transfer-Encoding": "chunked"}.items():
+                    connection.putheader(name, value)
+                connection.endheaders()
             try:
                 return send(channel, rows.schema, rows, options)
-            except TransferError:
-                channel.explain()  # a server that refuses says why before it hangs up
+            except TransferError as error:
+                if not isinstance(error.__cause__, TimeoutError):
+                    channel.explain()  # a server that refuses says why before it hangs up
                 raise
 
     def get(self, columns: Sequence[str] | None = None, filter: str | None = None) -> pa.RecordBatchReader:
@@ -88,12 +96,11 @@ class ServedTable(StreamPlace):
         channel = _Download(self.connect(), self.address)
         try:
             target = self._path + (f"?{urlencode(asked)}" if asked else "")
-            channel.connection.request("GET", target, headers={**self.headers(), "Accept": STREAM})
-            channel.begin()
-        except BaseException as error:
+            with self._reached():
+                channel.connection.request("GET", target, headers={**self.headers(), "Accept": STREAM})
+                channel.begin()
+        except BaseException:
             channel.close()
-            if isinstance(error, OSError | http.client.HTTPException) and not isinstance(error, AljavaError):
-                raise TransferError(f"{self.address} cannot be reached: {error}") from error
             raise
         return receive(channel)
 
@@ -107,20 +114,28 @@ class ServedTable(StreamPlace):
             AccessDenied: its certificate is not one that we trust.
             TransferError: it cannot be reached.
         """
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=self.timeout)
         if self._is_tls:
-            context = ssl.create_default_context()
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=_TIMEOUT, context=context)
-        try:
+            context = client_context(self.address, self._ca)
+            connection = http.client.HTTPSConnection(self._host, self._port, timeout=self.timeout, context=context)
+        with self._reached():
             connection.connect()
-        except ssl.SSLCertVerificationError as error:
-            raise AccessDenied(
-                f"{self.address}: its certificate is not trusted: {error.verify_message}. Name the authority that "
-                "signed it in the environment variable SSL_CERT_FILE"
-            ) from error
-        except OSError as error:
-            raise TransferError(f"{self.address} cannot be reached: {error}") from error
         return connection
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except AljavaError:
+            raise
+        except ssl.SSLCertVerificationError as error:
+            raise distrusted(self.address, error.verify_message) from error
+        except ssl.SSLError as error:
+            raise TransferError(f"{self.address}: the other end does not speak TLS: {error}") from error
+        except (OSError, http.client.HTTPException) as error:
+            hangs_up = isinstance(error, http.client.RemoteDisconnected) and not self._is_tls
+            hint = ". Does it want https://?" if hangs_up else ""
+            raise TransferError(f"{self.address} cannot be reached: {error}{hint}") from error
 
 
 class _ServedArrival(Arrival):
@@ -135,7 +150,7 @@ class _ServedArrival(Arrival):
     def scan(self, columns: Sequence[str] | None) -> pa.RecordBatchReader:
         # The answer that brought the schema is used when all of it is wanted, soon enough to be still there.
         first, self._first = self._first, None
-        if columns is None and first is not None and time.monotonic() - self._asked < _TIMEOUT / 2:
+        if columns is None and first is not None and time.monotonic() - self._asked < self._place.timeout / 2:
             return first
         del first
         return self._place.get(columns)
@@ -224,4 +239,5 @@ class _Upload(_Exchange):
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, AljavaError):
                 raise
-            raise TransferError(f"{self.address}: the server hung up: {error}") from error
+            said = "did not answer in time" if isinstance(error, TimeoutError) else f"hung up: {error}"
+            raise TransferError(f"{self.address}: the server {said}") from error

@@ -10,6 +10,7 @@ FOLDER, NAME) and the actions `health` and `metrics`. A token is shown as `autho
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,25 +42,22 @@ class FlightServer(flight.FlightServerBase):
         port: 0 lets the system choose.
 
     Raises:
-        AccessDenied: not a loopback address, and no token.
+        AccessDenied: not a loopback address, and no token; or the certificate cannot be used.
         TransferError: nobody can listen there.
     """
 
     def __init__(self, catalogue: Catalogue, settings: Settings, host: str, port: int) -> None:
         settings.require_safe(host)
+        certificates = settings.certificates()
         self._catalogue, self._settings = catalogue, settings
         self.metrics = Metrics()
         scheme = "grpc+tls" if settings.tls_cert else "grpc"
         shown = f"[{host}]" if ":" in host else host
         try:
-            certificates = None
-            if settings.tls_cert and settings.tls_key:
-                with open(settings.tls_cert, "rb") as cert, open(settings.tls_key, "rb") as key:
-                    certificates = [(cert.read(), key.read())]
             super().__init__(
                 f"{scheme}://{shown}:{port}",
                 tls_certificates=certificates,
-                middleware={"token": _Admission(settings, self.metrics)},
+                middleware={"admission": _Admission(settings, self.metrics)},
             )
         except (pa.ArrowException, OSError) as error:
             raise TransferError(f"{host}:{port}: cannot listen there: {error}") from error
@@ -136,8 +134,9 @@ class FlightServer(flight.FlightServerBase):
                     yield piece
 
     def _taken(self, reader: Any, context: Any) -> Iterator[pa.RecordBatch]:
-        size = 0
+        size, limits = 0, self._settings.limits
         while True:
+            asked = time.monotonic()
             try:
                 chunk = reader.read_chunk()
             except StopIteration:
@@ -147,13 +146,16 @@ class FlightServer(flight.FlightServerBase):
                 return
             if chunk.app_metadata is not None and chunk.app_metadata.to_pybytes() == ABANDONED:
                 raise TransferError("the client gave up; nothing was changed")
+            if time.monotonic() - asked > limits.stall_seconds:
+                self.metrics.count("connections_too_slow")
+                raise TransferError(f"nothing came for {limits.stall_seconds:g} seconds; nothing was changed")
             batch = chunk.data
             if batch is None:
                 continue
             batch.validate(full=True)
             size += batch.nbytes
-            if size > self._settings.limits.upload_bytes:
-                raise InvalidOption(f"an upload has at most {self._settings.limits.upload_bytes:,} bytes")
+            if size > limits.upload_bytes:
+                raise InvalidOption(f"an upload has at most {limits.upload_bytes:,} bytes; nothing was changed")
             self.metrics.count("bytes_received", batch.nbytes)
             yield batch
 
@@ -199,13 +201,15 @@ def _named(descriptor: Any) -> str:
 
 
 class _Admission(flight.ServerMiddlewareFactory):
-    """Lets in who shows the token."""
+    """Lets in who shows the token, as many as may be under way."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         super().__init__()
         self._settings, self._metrics = settings, metrics
+        self._lock = threading.Lock()
+        self._under_way = 0
 
-    def start_call(self, info: Any, headers: Any) -> None:
+    def start_call(self, info: Any, headers: Any) -> "_Call":
         """Called before each call is handled."""
         values = next((value for name, value in headers.items() if name.lower() == "authorization"), [""])
         shown = str(values[0])
@@ -213,7 +217,31 @@ class _Admission(flight.ServerMiddlewareFactory):
         if not self._settings.admits(token):
             self._metrics.count("requests_without_token")
             raise flight.FlightUnauthenticatedError("this server asks for a token: authorization: Bearer TOKEN")
+        most = self._settings.limits.connections
+        with self._lock:
+            if self._under_way >= most:
+                self._metrics.count("connections_refused")
+                raise flight.FlightUnavailableError(f"{most} calls are under way already: try again")
+            self._under_way += 1
         self._metrics.count("requests")
+        return _Call(self)
+
+    def end_call(self) -> None:
+        """Called after each call that was let in."""
+        with self._lock:
+            self._under_way -= 1
+
+
+class _Call(flight.ServerMiddleware):
+    """A call that was let in."""
+
+    def __init__(self, admission: _Admission) -> None:
+        super().__init__()
+        self._admission = admission
+
+    def call_completed(self, exception: Any) -> None:
+        """However it ended."""
+        self._admission.end_call()
 
 
 class _Explained:

@@ -19,6 +19,7 @@ import asyncio
 import base64
 import select
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -92,12 +93,13 @@ class HttpServer:
         port: 0 lets the system choose.
 
     Raises:
-        AccessDenied: not a loopback address, and no token.
+        AccessDenied: not a loopback address, and no token; or the certificate cannot be used.
         TransferError: nobody can listen there.
     """
 
     def __init__(self, catalogue: Catalogue, addresses: list[str], settings: Settings, host: str, port: int) -> None:
         settings.require_safe(host)
+        settings.certificates()
         self.metrics = Metrics()
         limits = settings.limits
 
@@ -124,7 +126,7 @@ class HttpServer:
             timeout_graceful_shutdown=2,
         )
         try:
-            self._socket = _bound(host, port)
+            self._socket = _bound(host, port, limits.stall_seconds)
         except OSError as error:
             raise TransferError(f"{host}:{port}: cannot listen there: {error.strerror or error}") from error
         config.load()
@@ -152,8 +154,13 @@ class HttpServer:
         self.close()
 
 
-def _bound(host: str, port: int) -> Any:
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
+def _bound(host: str, port: int, stall: float) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.create_server((host, port), family=family, backlog=512)
+    if sys.platform == "linux":
+        # Connections have it from here: what a client behind a cut cable was sent is kept no longer than that.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall * 1000))
+    return bound
 
 
 class _GuardedProtocol(H11Protocol):

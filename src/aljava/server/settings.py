@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import ssl
 from dataclasses import dataclass
 
 from aljava.errors import AccessDenied, InvalidOption, NotFound
@@ -19,7 +20,7 @@ class Limits:
     sql_bytes: int = 1 << 30
     #: Queries at a time.
     queries: int = 4
-    #: Connections at a time; further ones are closed at once.
+    #: Connections at a time, calls at a time for Flight; further ones are closed at once.
     connections: int = 256
     #: Seconds in which a client must have sent the head of its request.
     head_seconds: float = 10.0
@@ -47,6 +48,23 @@ class Settings:
             raise InvalidOption("TLS takes a certificate and its key: give both --tls-cert and --tls-key")
         if self.token is not None and len(self.token) < 8:
             raise InvalidOption("a token has at least 8 characters: make one with `openssl rand -hex 16`")
+
+    def certificates(self) -> list[tuple[bytes, bytes]]:
+        """What stands in the files for TLS, certificate and key; empty without TLS.
+
+        Raises:
+            AccessDenied: they cannot be read, or do not belong together.
+        """
+        if not self.tls_cert or not self.tls_key:
+            return []
+        try:
+            # Without a password for the key, the system would ask at the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_cert, self.tls_key, password="")
+            with open(self.tls_cert, "rb") as cert, open(self.tls_key, "rb") as key:
+                return [(cert.read(), key.read())]
+        except OSError as error:
+            files = f"the certificate {self.tls_cert} or its key {self.tls_key}"
+            raise AccessDenied(f"{files} cannot be used: {error.strerror or error}") from error
 
     def admits(self, token: str | None) -> bool:
         """Whether a client that shows this token may come in; takes as long for a wrong token as for the right one."""

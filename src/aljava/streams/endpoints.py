@@ -21,7 +21,7 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -75,15 +75,12 @@ class Endpoint:
             "tcp": ("timeout",),
             "tcp+tls": ("timeout", "ca", "cert", "key"),
         }
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        for name in options:
-            if name not in allowed[scheme]:
-                raise AddressError(f"{plain} has no option {name!r}; it has {', '.join(allowed[scheme])}")
+        options = parse_options(plain, parts.query, allowed[scheme])
         return Endpoint(
             address=plain,
             scheme=scheme,
             target=_path(plain, parts.netloc, parts.path) if scheme == "unix" else _host_and_port(plain, parts),
-            timeout=_seconds(plain, options),
+            timeout=seconds(plain, options),
             shared_memory=_on(plain, options),
             ca=options.get("ca"),
             cert=options.get("cert"),
@@ -103,11 +100,12 @@ class Endpoint:
             AccessDenied: the system does not let us, or the certificate is not one that we trust.
         """
         limit = APPEAR if self.timeout is None else self.timeout
+        context = client_context(self.address, self.ca, self.cert, self.key) if self.scheme == "tcp+tls" else None
         end = time.monotonic() + limit
         pause = 0.001
         while True:
             try:
-                return self._connect_once(max(0.01, end - time.monotonic()))
+                return self._connect_once(max(0.01, end - time.monotonic()), context)
             except (ConnectionRefusedError, FileNotFoundError, TimeoutError, BlockingIOError) as error:
                 if time.monotonic() + pause >= end:
                     raise NotFound(
@@ -117,16 +115,15 @@ class Endpoint:
                 time.sleep(pause)
                 pause = min(0.05, pause * 2)
             except ssl.SSLCertVerificationError as error:
-                raise AccessDenied(
-                    f"{self.address}: its certificate is not trusted: {error.verify_message}. "
-                    "Name the authority that signed it with ?ca=FILE"
-                ) from error
+                raise distrusted(self.address, error.verify_message) from error
+            except ssl.SSLError as error:
+                raise TransferError(f"{self.address}: the other end does not speak TLS: {error}") from error
             except (PermissionError, NotADirectoryError) as error:
                 raise AccessDenied(f"{self.address} cannot be reached: {error.strerror}") from error
             except OSError as error:
                 raise TransferError(f"{self.address} cannot be reached: {error.strerror or error}") from error
 
-    def _connect_once(self, limit: float) -> SocketChannel:
+    def _connect_once(self, limit: float, context: ssl.SSLContext | None) -> SocketChannel:
         if isinstance(self.target, str):
             connection = socket.socket(socket.AF_UNIX)
             try:
@@ -138,10 +135,7 @@ class Endpoint:
             return SocketChannel(connection, self.address, self.patience)
         connection = socket.create_connection(self.target, timeout=limit)
         try:
-            if self.scheme == "tcp+tls":
-                context = ssl.create_default_context(cafile=self.ca)
-                if self.cert:
-                    context.load_cert_chain(self.cert, self.key)
+            if context is not None:
                 connection = context.wrap_socket(connection, server_hostname=self.target[0])
             return SocketChannel(connection, self.address, self.patience)
         except BaseException:
@@ -240,6 +234,29 @@ class Bound:
         self._listening.close()
 
 
+def client_context(address: str, ca: str | None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:
+    """How a client sees to it that the other end is who it says.
+
+    Raises:
+        AccessDenied: a file cannot be used.
+    """
+    files = [path for path in (ca, cert, key) if path]
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if cert:
+            context.load_cert_chain(cert, key)
+    except OSError as error:
+        raise AccessDenied(f"{address}: {' or '.join(files)} cannot be used: {error.strerror or error}") from error
+    return context
+
+
+def distrusted(address: str, reason: str) -> AccessDenied:
+    """The error for a certificate that does not prove what it should; the reason is OpenSSL's."""
+    is_unknown = re.search("self.signed|local issuer|first certificate", reason)
+    advice = ". Name the authority that signed it with ?ca=FILE" if is_unknown else ""
+    return AccessDenied(f"{address}: its certificate is not trusted: {reason.rstrip('.')}{advice}")
+
+
 def _bind_path(path: str) -> socket.socket:
     """A Unix socket that listens at `path`, for this user alone; takes the place of one whose owner is dead."""
     # Bound under another name and renamed: who calls `path` never meets a socket that does not listen yet.
@@ -298,7 +315,25 @@ def _host_and_port(address: str, parts: Any) -> tuple[str, int]:
     return host, port
 
 
-def _seconds(address: str, options: Mapping[str, str]) -> float | None:
+def parse_options(address: str, query: str, allowed: Sequence[str]) -> dict[str, str]:
+    """The options of an address.
+
+    Raises:
+        AddressError: one that it cannot have.
+    """
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in allowed:
+            raise AddressError(f"{address} has no option {name!r}; it has {', '.join(allowed)}")
+    return options
+
+
+def seconds(address: str, options: Mapping[str, str]) -> float | None:
+    """What `?timeout=` says.
+
+    Raises:
+        AddressError: no number of seconds.
+    """
     text = options.get("timeout")
     if text is None:
         return None
