@@ -22,6 +22,7 @@ import decimal
 import io
 import json
 import math
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from aljava.errors import InvalidData, InvalidOption, SchemaMismatch, UnsupportedType
 from aljava.places.fileobject import FileObject
@@ -43,6 +45,7 @@ _CODECS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 #: Bytes from which the types of a text are learned; also the longest line that JSON may have.
 BLOCK_BYTES = 16 << 20
+_NO_COLUMNS = "A text without a line says nothing of columns (as JSON lines of no rows do): no table can be made of it"
 # What begins a binary table, whatever its file is called.
 _BINARY = (b"ARROW1", b"PAR1", b"FEA1", b"\xff\xff\xff\xff")
 
@@ -69,7 +72,8 @@ class Kind:
         """
         if format is not None and format not in KINDS:
             raise InvalidOption(f"format {format!r} is none of {', '.join(KINDS)}")
-        name = str(address).partition("?")[0] if "://" in str(address) else str(address)
+        text = str(os.fspath(address) if isinstance(address, os.PathLike) else address)
+        name = text.partition("?")[0] if "://" in text else text
         *_, before, end = ("", *name.lower().rsplit("/", 1)[-1].rsplit(".", 2))
         codec = _CODECS.get(end)
         found = format or _ENDS.get(before if codec else end, "arrow")
@@ -82,8 +86,15 @@ class Kind:
 
 
 def is_binary(place: Place) -> bool:
-    """Whether what stands somewhere is a binary table, whatever it is called."""
-    source = place.source()
+    """Whether what stands somewhere is a binary table, whatever it is called.
+
+    Raises:
+        InvalidData: nothing stands there, not even the names of columns.
+    """
+    try:
+        source = place.source()
+    except InvalidData as error:
+        raise InvalidData(f"{error}. {_NO_COLUMNS}") from None
     return bytes(source.read(min(source.size(), 8))).startswith(_BINARY)
 
 
@@ -98,7 +109,7 @@ def read(places: Sequence[Place], kind: Kind) -> pa.RecordBatchReader:
         InvalidData: says which line, or which column, is not what it should be.
         SchemaMismatch: files of different columns.
     """
-    first = _opened(places[0], kind, None)
+    first = _exact(places[0], kind)
     schema = first.schema
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -116,6 +127,28 @@ def read(places: Sequence[Place], kind: Kind) -> pa.RecordBatchReader:
                     yield batch if batch.schema.equals(schema) else batch.select(schema.names).cast(schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _exact(place: Place, kind: Kind) -> Any:
+    """A reader that keeps whole numbers from 2^63 to 2^64 as they are: pyarrow takes them for floating point."""
+    reader = _opened(place, kind, None)
+    schema = reader.schema
+    floating = [name for name in schema.names if schema.names.count(name) == 1 and schema.field(name).type == _DOUBLE]
+    if not floating or isinstance(place, FileObject):
+        return reader  # a pipe can be read once
+    with _explained(place, kind, None):
+        first = next(iter(reader), None)
+    for name in floating:
+        greatest = None if first is None else pc.max(first[name]).as_py()
+        if greatest is not None and 2**63 <= greatest <= 2**64:
+            number = schema.get_field_index(name)
+            wide = schema.set(number, schema.field(number).with_type(pa.uint64()))
+            with suppress(InvalidData):  # 1e19 is as great
+                schema = _opened(place, kind, wide).schema
+    return _opened(place, kind, None if schema.equals(reader.schema) else schema)
+
+
+_DOUBLE = pa.float64()
 
 
 def _opened(place: Place, kind: Kind, schema: pa.Schema | None) -> Any:
@@ -165,6 +198,8 @@ def _explained(place: Place, kind: Kind, schema: pa.Schema | None) -> Iterator[N
 def _explanation(place: Place, kind: Kind, schema: pa.Schema | None, said: str) -> InvalidData:
     """What the owner of a text can do about what pyarrow says of it."""
     address, again = place.address, not isinstance(place, FileObject)
+    if said.startswith("Empty "):
+        return InvalidData(f"{address} is empty. {_NO_COLUMNS}")
     if kind.format == "json":
         if again and bytes(_source(place, kind).read(64)).lstrip()[:1] == b"[":
             return InvalidData(
@@ -245,8 +280,45 @@ def writer(kind: Kind, sink: Any, schema: pa.Schema, compression: str | None, ad
             f"OUT.{kind.format}.gz says that it is compressed"
         )
     if kind.format == "json":
+        for field in schema:
+            if _is_ambiguous(field.type):
+                raise UnsupportedType(
+                    f"column {field.name!r} is {field.type}, whose values would be of several kinds of JSON, which no "
+                    f"reader makes a column of: leave it out of {address} by naming the columns that are wanted, or "
+                    "copy to .arrow"
+                )
         return JsonLines(sink, schema, kind.codec)
     return _Csv(sink, schema, kind)
+
+
+def _is_ambiguous(kind: pa.DataType) -> bool:
+    """Whether values of one type are of several kinds of JSON: a number here, a text there."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_ambiguous(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _is_ambiguous(kind.value_type)
+    children = [kind.field(number).type for number in range(kind.num_fields)]
+    if pa.types.is_union(kind) and len({_json_kind(child) for child in children} - {"null"}) > 1:
+        return True
+    return any(_is_ambiguous(child) for child in children)
+
+
+def _json_kind(kind: pa.DataType) -> str:
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return _json_kind(kind.storage_type)
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _json_kind(kind.value_type)
+    if types.is_null(kind):
+        return "null"
+    if types.is_boolean(kind):
+        return "boolean"
+    if types.is_integer(kind) or types.is_floating(kind):
+        return "number"
+    if types.is_nested(kind) or types.is_interval(kind):
+        # Of two nested types only the same are sure to become one column.
+        return str(kind)
+    return "text"
 
 
 def _parquet_writer(sink: Any, schema: pa.Schema, compression: str, address: str) -> Any:

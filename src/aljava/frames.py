@@ -44,7 +44,9 @@ def to_reader(data: Any) -> pa.RecordBatchReader:
     if isinstance(data, pa.RecordBatchReader):
         return data
     if is_of(data, "pyarrow.dataset", "Dataset", "Scanner"):
-        return (data.scanner() if hasattr(data, "scanner") else data).to_reader()
+        # A few batches ahead: by default sixteen of each of four files, which may be gigabytes.
+        made = data.scanner(batch_readahead=2, fragment_readahead=1) if hasattr(data, "scanner") else data
+        return made.to_reader()
     if is_of(data, "duckdb", "DuckDBPyRelation"):
         from aljava import relations
 

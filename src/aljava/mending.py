@@ -39,7 +39,7 @@ from aljava.ipc.message import (
     find_message,
     schema_metadata,
 )
-from aljava.ipc.metadata import BATCH, DICTIONARY, SCHEMA, Block, Footer, decode_schema, encode_footer
+from aljava.ipc.metadata import BATCH, DICTIONARY, SCHEMA, Block, Footer, decode_footer, decode_schema, encode_footer
 from aljava.ipc.projection import Projection, dictionary_ids
 from aljava.ipc.reader import check_compressed
 from aljava.ipc.zones import KEY as ZONES_KEY
@@ -96,6 +96,8 @@ class Repaired:
     rows: int
     #: What was lost, each with its place.
     lost: tuple[str, ...]
+    #: Why what was saved could not be checked against checksums; None where each saved batch gave its own.
+    unchecked: str | None
     #: Bytes of the repaired file.
     bytes: int
 
@@ -292,6 +294,10 @@ def _plain(values: pa.Array) -> pa.Array:
 def repair(address: Any, to: Any = None) -> Repaired:
     """Saves every complete and sound record batch of a damaged, truncated or half-appended file.
 
+    Where the footer can be read, what is saved is what gives one of its checksums, wherever it stands now; what does
+    not, or is not found, is lost. Where the checksums went with the footer, what is well formed is saved, and
+    `unchecked` says that no more is known of it.
+
     The bytes of each batch are kept as they are. Statistics and checksums are made anew. A file that was repaired is
     written beside the damaged one and takes its place when it is whole.
 
@@ -314,6 +320,8 @@ def repair(address: Any, to: Any = None) -> Repaired:
         >>> saved = repair(address)
         >>> saved.batches, aljava.read(address).num_rows
         (6, 6000)
+        >>> print(saved.unchecked)
+        the footer is gone: what was saved is well formed, but could not be checked against checksums, nor its schema
     """
     place = locate(address)
     target = place if to is None else locate(to)
@@ -328,7 +336,7 @@ def repair(address: Any, to: Any = None) -> Repaired:
         wreck = _Wreck(buffer, _whole_end(place))
     with target.sink() as sink:
         size = wreck.write(sink)
-    return Repaired(target.address, len(wreck.batches), wreck.rows, tuple(wreck.lost), size)
+    return Repaired(target.address, len(wreck.batches), wreck.rows, tuple(wreck.lost), wreck.unchecked, size)
 
 
 def _whole_end(place: Place) -> IpcFile | None:
@@ -340,6 +348,21 @@ def _whole_end(place: Place) -> IpcFile | None:
     return fragment if isinstance(fragment, IpcFile) else None
 
 
+def _footer_of(view: memoryview) -> Footer | None:
+    """What the footer says, if there is one, also where messages no longer stand where it says."""
+    length = int.from_bytes(view[-10:-6], "little")
+    if bytes(view[-6:]) != MAGIC or not 8 <= length <= len(view) - 18:
+        return None
+    try:
+        return decode_footer(view[-10 - length : -10], _ANYWHERE)
+    except (InvalidData, UnsupportedType):
+        return None
+
+
+#: No file is as long.
+_ANYWHERE = 1 << 62
+
+
 class _Wreck:
     """What is sound in the bytes of a file.
 
@@ -349,18 +372,23 @@ class _Wreck:
     """
 
     def __init__(self, buffer: pa.Buffer, file: IpcFile | None) -> None:
-        footer: Footer | None = None if file is None else file.footer
         self._view = memoryview(buffer)
-        self._buffer, self._footer = buffer, footer
+        self._buffer = buffer
+        self._footer = _footer_of(self._view) if file is None else file.footer
         self.lost: list[str] = []
         self.batches: list[Found] = []
         self.rows = 0
         self._kept: list[Found] = []
         self._dictionaries: dict[int, list[Found]] = {}
-        messages = Messages(buffer, 8)
-        schema, self._message = self._schema_at_start(messages)
+        #: What the batches are called by those who know their numbers, by the places where they stand.
+        self._names: dict[int, str] = {}
+        stop = len(self._view)
+        if self._footer is not None:
+            stop -= 10 + int.from_bytes(self._view[-10:-6], "little")
+        schema, self._message = self._schema_at_start(Messages(buffer, 8, stop))
         if file is not None and (schema is None or not schema.equals(file.schema, check_metadata=True)):
-            self.lost.append("the schema at the start: that of the footer stands for it")
+            damage = "is gone" if schema is None else "is another than that of the footer, and either may be damaged"
+            self.lost.append(f"the schema at the start {damage}: that of the footer stands for it")
             schema, self._message = file.schema, schema_metadata(file.schema.serialize())
         if schema is None:
             raise InvalidData(
@@ -376,11 +404,72 @@ class _Wreck:
         self._schema_bytes = FILE_START + CONTINUATION + len(self._message).to_bytes(4, "little") + self._message
         self._projection = Projection(self.schema, header, range(len(self.schema)))
         self._zones = ZoneBuilder(self.schema)
+        found = [one for one in self._walk(stop) if one.header.kind in (DICTIONARY, BATCH)]
+        checksums, doubt = self._checksums()
+        if doubt is None:
+            found = self._vouched(found, checksums)
+        elif self._footer is not None:
+            gone = len(self._footer.batches) - sum(one.header.kind == BATCH for one in found)
+            if gone > 0:
+                self.lost.append(f"{gone} of the {len(self._footer.batches)} record batches of the footer: not found")
+        for one in found:
+            self._take(one)
+        unread = doubt and ("" if file is not None else ", nor its schema")
+        self.unchecked = doubt and (
+            f"{doubt}: what was saved is well formed, but could not be checked against checksums{unread}"
+        )
+
+    def _checksums(self) -> tuple[dict[int, int], str | None]:
+        """The checksums by the places where the messages stood, and why they cannot be relied on, if so."""
+        footer = self._footer
+        if footer is None:
+            return {}, "the footer is gone"
+        if footer.value(CHECKSUMS_KEY) is None and footer.value(FOOTER_KEY) is None:
+            return {}, "the file carries no checksums"
         try:
-            self._checksums = {} if footer is None else read_checksums(footer)
+            checksums = read_superseded(footer) | read_checksums(footer)
         except InvalidData:
-            self._checksums = {}
-        self._walk(messages)
+            return {}, "the checksums in the footer are damaged"
+        if footer.value(FOOTER_KEY) != footer_digest(entry for entry in footer.metadata if entry[0] != FOOTER_KEY):
+            return {}, "the footer does not give its own checksum"
+        return checksums, None
+
+    def _vouched(self, found: list[Found], checksums: dict[int, int]) -> list[Found]:
+        """What gives a checksum, in the order in which it was written: bytes may have gone or come before it."""
+        assert self._footer is not None
+        numbers = {block.offset: number for number, block in enumerate(self._footer.batches)}
+        left: dict[int, list[Found]] = {}
+        for one in found:
+            left.setdefault(digest([self._view[one.offset : one.end]]), []).append(one)
+        vouched = []
+        missing = []
+        whole = True
+        for offset, expected in sorted(checksums.items()):
+            same = left.get(expected)
+            if not same:
+                missing.append(offset)
+                whole = whole and offset in numbers
+                continue
+            one = next((each for each in same if each.offset == offset), same[0])
+            same.remove(one)
+            if one.header.is_delta and not whole:
+                # What is added to a dictionary of which a part is gone would stand at other places in it.
+                self.lost.append(f"dictionary at byte {one.offset:,}: adds to one that is lost")
+            else:
+                vouched.append(one)
+                if offset in numbers:
+                    self._names[one.offset] = f"record batch {numbers[offset]}"
+        unknown = {one.offset for some in left.values() for one in some}
+        for offset in missing:
+            name = f"record batch {numbers[offset]}" if offset in numbers else "dictionary"
+            if offset in unknown:
+                self.lost.append(f"{name} at byte {offset:,}: its bytes do not give its checksum")
+            else:
+                self.lost.append(f"{name}, which stood at byte {offset:,}: not found")
+        for one in found:
+            if one.offset in unknown and one.offset not in missing:
+                self.lost.append(f"{one.header.kind} at byte {one.offset:,}: a copy, or damaged: it gives no checksum")
+        return vouched
 
     def _schema_at_start(self, messages: Messages) -> tuple[Any, bytes]:
         """The schema that the file begins with, and its message; None if it is gone."""
@@ -393,26 +482,25 @@ class _Wreck:
             return None, b""
         return schema, bytes(self._view[first.offset + 8 : first.offset + first.metadata_length])
 
-    def _walk(self, messages: Messages) -> None:
-        # The end of what stands behind the messages: a footer, where there is one, holds none.
+    def _walk(self, stop: int) -> Iterator[Found]:
+        """The messages before `stop`, whatever stands between them."""
+        messages = Messages(self._buffer, 8, stop)
         while True:
-            for found in messages:
-                self._take(found)
-            if messages.stopped in ("end of stream", "end of data"):
+            yield from messages
+            if messages.stopped == "end of data":
                 return
-            following = find_message(self._buffer, messages.end + 8)
-            until = len(self._view) if following is None else following
+            following = find_message(self._view[:stop], messages.end + 8)
+            # Zeros in place of a message look like the end of the stream, unless there is more behind them.
+            if following is None and messages.stopped == "end of stream":
+                return
+            until = stop if following is None else following
             self.lost.append(f"bytes {messages.end:,} to {until:,}: {messages.stopped}")
             if following is None:
                 return
-            messages = Messages(self._buffer, following)
+            messages = Messages(self._buffer, following, stop)
 
     def _take(self, found: Found) -> None:
         header = found.header
-        expected = self._checksums.get(found.offset)
-        if expected is not None and digest([self._view[found.offset : found.end]]) != expected:
-            self.lost.append(f"{header.kind} at byte {found.offset:,}: its bytes do not give its checksum")
-            return
         if header.kind == DICTIONARY and header.dictionary_id is not None:
             known = self._dictionaries.setdefault(header.dictionary_id, [])
             if not header.is_delta:
@@ -422,8 +510,9 @@ class _Wreck:
         elif header.kind == BATCH:
             try:
                 (batch,) = self._projection.read(self._bodies(found), untrusted=True)
-            except (pa.ArrowException, OSError, KeyError) as error:
-                self.lost.append(f"record batch at byte {found.offset:,}: {error}")
+            except (pa.ArrowException, AljavaError, OSError, KeyError) as error:
+                name = self._names.get(found.offset, "record batch")
+                self.lost.append(f"{name} at byte {found.offset:,}: {error}")
                 return
             self._zones.add(batch, compressed=header.batch is not None and header.batch.codec is not None)
             self.rows += batch.num_rows

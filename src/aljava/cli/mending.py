@@ -63,6 +63,8 @@ def repair(
     out = console()
     for lost in saved.lost:
         out.print(f"[yellow]lost[/] {escape(printable(lost))}", soft_wrap=True)
+    if saved.unchecked:
+        out.print(f"[yellow]unchecked[/] {escape(saved.unchecked)}", soft_wrap=True)
     out.print(f"{_sum(saved)} saved", soft_wrap=True)
 
 
