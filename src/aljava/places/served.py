@@ -1,8 +1,11 @@
 """Tables of a server over HTTP: `http://HOST/tables/NAME`."""
 
 import http.client
+import io
 import json
+import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,6 +98,8 @@ class ServedTable(StreamPlace):
             asked["filter"] = filter
         channel = _Download(self.connect(), self.address)
         try:
+            if not self._is_tls:
+                channel.connection.response_class = _PlainResponse
             target = self._path + (f"?{urlencode(asked)}" if asked else "")
             with self._reached():
                 channel.connection.request("GET", target, headers={**self.headers(), "Accept": STREAM})
@@ -210,6 +215,43 @@ class _Download(_Exchange):
     def close(self) -> None:
         if hasattr(self, "_response"):
             self._response.close()
+        super().close()
+
+
+class _PlainResponse(http.client.HTTPResponse):
+    """A response whose large reads are one call of the system each."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Body(sock))
+
+
+class _Body(io.RawIOBase):
+    """What comes over a connection; http.client's own would wake for every packet, and hold the interpreter each time.
+
+    Args:
+        connection: to the server; its time limit becomes the system's, which a read of all can wait under.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection.dup()
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _TIMEOUT, 0))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, view: Any) -> int:
+        try:
+            # The little that BufferedReader reads ahead must not be waited for.
+            whole = len(view) > io.DEFAULT_BUFFER_SIZE
+            return self._socket.recv_into(view, 0, socket.MSG_WAITALL if whole else 0)
+        except BlockingIOError as error:
+            raise TimeoutError(f"nothing came for {_TIMEOUT} seconds") from error
+
+    def close(self) -> None:
+        self._socket.close()
         super().close()
 
 
