@@ -204,10 +204,17 @@ class _Download(_Exchange):
         raise InvalidOption(f"{self.address}: a response is read, not written")
 
     def _receive_some(self, view: memoryview, whole: bool) -> int:
+        if isinstance(self._response, _PlainResponse):
+            self._response.body.waits = whole
         try:
-            return self._response.readinto(view)
+            if whole:
+                return self._response.readinto(view)
+            # Not `readinto`: that waits until all of `view` is full, though a batch has come.
+            piece = self._response.read1(len(view))
         except http.client.HTTPException:
             return 0  # cut short, which the stream that has not ended tells
+        view[: len(piece)] = piece
+        return len(piece)
 
     def finish(self) -> None:
         """Nothing is sent."""
@@ -224,7 +231,8 @@ class _PlainResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self.fp.close()
-        self.fp = io.BufferedReader(_Body(sock))
+        self.body = _Body(sock)
+        self.fp = io.BufferedReader(self.body)
 
 
 class _Body(io.RawIOBase):
@@ -232,12 +240,19 @@ class _Body(io.RawIOBase):
 
     Args:
         connection: to the server; its time limit becomes the system's, which a read of all can wait under.
+
+    Attributes:
+        waits: whether a large read waits until all of it has come.
     """
 
+    waits = False
+
     def __init__(self, connection: socket.socket) -> None:
+        self._seconds = connection.gettimeout() or _TIMEOUT
         self._socket = connection.dup()
         self._socket.settimeout(None)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _TIMEOUT, 0))
+        limit = struct.pack("@ll", int(self._seconds), int(self._seconds % 1 * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
     def readable(self) -> bool:
         return True
@@ -245,10 +260,10 @@ class _Body(io.RawIOBase):
     def readinto(self, view: Any) -> int:
         try:
             # The little that BufferedReader reads ahead must not be waited for.
-            whole = len(view) > io.DEFAULT_BUFFER_SIZE
+            whole = self.waits and len(view) > io.DEFAULT_BUFFER_SIZE
             return self._socket.recv_into(view, 0, socket.MSG_WAITALL if whole else 0)
         except BlockingIOError as error:
-            raise TimeoutError(f"nothing came for {_TIMEOUT} seconds") from error
+            raise TimeoutError(f"timed out: nothing came for {self._seconds:g} seconds") from error
 
     def close(self) -> None:
         self._socket.close()
