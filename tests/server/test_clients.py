@@ -239,7 +239,7 @@ def test_a_server_that_falls_silent(code: str, base: str) -> None:
         # What came before the silence has been yielded.
         reader = aljava.open(f"{address}/n?timeout=1").to_reader()
         assert reader.read_next_batch().num_rows > 0
-        with pytest.raises(TransferError, match="within the time limit|silent for 1 seconds"):
+        with pytest.raises(TransferError, match=r"within the time limit|silent for 1 seconds"):
             reader.read_next_batch()
     for address in ("grpc://h:1/n", "http://h/tables/n"):
         with pytest.raises(AddressError, match="no number of seconds"):
