@@ -505,6 +505,11 @@ class _Wreck:
 
     def _take(self, found: Found) -> None:
         header = found.header
+        try:
+            pa.ipc.read_message(self._buffer[found.offset : found.end])
+        except (pa.ArrowException, OSError) as error:  # what our decoder has no use for may be damaged too
+            self.lost.append(f"{header.kind} at byte {found.offset:,}: {error}")
+            return
         if header.kind == DICTIONARY and header.dictionary_id is not None:
             self._pending.append(found)
         elif header.kind == BATCH:
