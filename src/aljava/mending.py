@@ -380,6 +380,8 @@ class _Wreck:
         self.rows = 0
         self._kept: list[Found] = []
         self._dictionaries: dict[int, list[Found]] = {}
+        #: Dictionaries with which no batch was read yet: they may be damaged.
+        self._pending: list[Found] = []
         #: What the batches are called by those who know their numbers, by the places where they stand.
         self._names: dict[int, str] = {}
         stop = len(self._view)
@@ -414,6 +416,8 @@ class _Wreck:
                 self.lost.append(f"{gone} of the {len(self._footer.batches)} record batches of the footer: not found")
         for one in found:
             self._take(one)
+        for one in self._pending:
+            self.lost.append(f"dictionary at byte {one.offset:,}: no record batch could be read with it")
         unread = doubt and ("" if file is not None else ", nor its schema")
         self.unchecked = doubt and (
             f"{doubt}: what was saved is well formed, but could not be checked against checksums{unread}"
@@ -501,15 +505,17 @@ class _Wreck:
 
     def _take(self, found: Found) -> None:
         header = found.header
+        try:
+            pa.ipc.read_message(self._buffer[found.offset : found.end])
+        except (pa.ArrowException, OSError) as error:  # what our decoder has no use for may be damaged too
+            self.lost.append(f"{header.kind} at byte {found.offset:,}: {error}")
+            return
         if header.kind == DICTIONARY and header.dictionary_id is not None:
-            known = self._dictionaries.setdefault(header.dictionary_id, [])
-            if not header.is_delta:
-                known.clear()
-            known.append(found)
-            self._kept.append(found)
+            self._pending.append(found)
         elif header.kind == BATCH:
+            known = self._known()
             try:
-                (batch,) = self._projection.read(self._bodies(found), untrusted=True)
+                (batch,) = self._projection.read(self._bodies(found, known), untrusted=True)
             except (pa.ArrowException, AljavaError, OSError, KeyError) as error:
                 name = self._names.get(found.offset, "record batch")
                 self.lost.append(f"{name} at byte {found.offset:,}: {error}")
@@ -517,11 +523,23 @@ class _Wreck:
             self._zones.add(batch, compressed=header.batch is not None and header.batch.codec is not None)
             self.rows += batch.num_rows
             self.batches.append(found)
-            self._kept.append(found)
+            self._kept += [*self._pending, found]
+            self._dictionaries = known
+            self._pending = []
 
-    def _bodies(self, batch: Found) -> Iterator[tuple[Any, Any]]:
-        known = sorted(one for some in self._dictionaries.values() for one in some)
-        for found in (*known, batch):
+    def _known(self) -> dict[int, list[Found]]:
+        """The dictionaries for the next batch, by their ids."""
+        known = {number: [*some] for number, some in self._dictionaries.items()}
+        for found in self._pending:
+            assert found.header.dictionary_id is not None
+            some = known.setdefault(found.header.dictionary_id, [])
+            if not found.header.is_delta:
+                some.clear()
+            some.append(found)
+        return known
+
+    def _bodies(self, batch: Found, known: dict[int, list[Found]]) -> Iterator[tuple[Any, Any]]:
+        for found in (*sorted(one for some in known.values() for one in some), batch):
             body = self._buffer[found.offset + found.metadata_length : found.end]
             check_compressed(found.header, body)
             yield self._projection.cut(found.header), body
