@@ -217,7 +217,7 @@ class _GuardedProtocol(H11Protocol):
             await asyncio.shield(sent)
         except asyncio.CancelledError:
             body.abort()
-            await asyncio.wait([sent])
+            await asyncio.gather(sent, return_exceptions=True)  # how it ended is of no interest
             raise
 
     def _wait(self) -> None:
