@@ -104,6 +104,17 @@ class TestRepair:
             assert aljava.verify(path).findings == ()
             assert os.listdir(path.parent) == ["table.arrow"]
 
+    def test_a_list_of_batches_that_lies(self, path) -> None:
+        content, rows = bytearray(path.read_bytes()), aljava.read(path).to_pylist()
+        offset = aljava.ipc.open_file(path).footer.batches[3].offset.to_bytes(8, "little")
+        at = content.rindex(offset)
+        content[at : at + 8] = bytes(8)
+        path.write_bytes(content)
+        repaired = aljava.repair(path)
+        assert "list of batches" in repaired.unchecked
+        assert repaired.lost == ()
+        assert aljava.read(path).to_pylist() == rows
+
     def test_a_message_in_the_middle(self, path) -> None:
         content = bytearray(path.read_bytes())
         blocks = aljava.ipc.open_file(path).footer.batches

@@ -436,6 +436,12 @@ class _Wreck:
             return {}, "the checksums in the footer are damaged"
         if footer.value(FOOTER_KEY) != footer_digest(entry for entry in footer.metadata if entry[0] != FOOTER_KEY):
             return {}, "the footer does not give its own checksum"
+        # That one covers the entries of the footer, not its list of the messages.
+        blocks = sorted({*footer.dictionaries, *footer.batches})
+        starts = [*(block.offset for block in blocks), len(self._view)]
+        ends = [len(FILE_START), *(block.end for block in blocks)]
+        if any(end > start for end, start in zip(ends, starts, strict=True)):
+            return {}, "the list of batches in the footer is damaged"
         return checksums, None
 
     def _vouched(self, found: list[Found], checksums: dict[int, int]) -> list[Found]:
