@@ -53,6 +53,8 @@ TASK_BATCHES = 4096
 MANY_BATCHES = 32
 #: Columns up to which a raw batch is read whole: to point at a column takes 1 µs, to plan how to leave it out 20.
 FEW_COLUMNS = 64
+#: Arrays, of all columns and batches, up to which a table that only points at memory is remembered.
+REMEMBERED_ARRAYS = 1 << 14
 
 
 class Wanted(NamedTuple):
@@ -141,6 +143,8 @@ class Fragment(ABC):
     def __init__(self, place: Place, source: pa.NativeFile, kind: Format, untrusted: bool) -> None:
         self.place, self.format = place, kind
         self._source, self._untrusted = source, untrusted
+        #: What queries found out, for the next one to find: see `Payloads.answers`.
+        self.answers: dict[str, Any] = {}
         #: The whole payload, where it is in memory or mapped.
         self._buffer: pa.Buffer | None = None
         if isinstance(source, pa.BufferReader | pa.MemoryMappedFile):
@@ -280,7 +284,7 @@ class IpcFile(Fragment):
         if self.zones is not None and len(self.zones):
             batch, rows = (np.asarray(self.zones.table[name]) for name in ("batch", "rows"))
             if batch[-1] < len(counts):
-                described = np.unique(batch)
+                described = np.flatnonzero(np.bincount(batch, minlength=len(counts)))
                 counts[described] = np.bincount(batch, weights=rows, minlength=len(counts)).astype(np.int64)[described]
         if (peeks := self._peeks) is not None:
             counts = np.where((counts < 0) & peeks.sound, peeks.rows, counts)
@@ -311,11 +315,20 @@ class IpcFile(Fragment):
     def table(self, columns: Sequence[str] | None) -> pa.Table | None:
         if not self._reads_as_stream(columns):
             return None
+        is_small = self.num_batches * len(self.schema) <= REMEMBERED_ARRAYS and not self._untrusted
+        table = self._whole_table if is_small else self._read_table()
+        return table if columns is None else table.select(columns)
+
+    @cached_property
+    def _whole_table(self) -> pa.Table:
+        return self._read_table()
+
+    def _read_table(self) -> pa.Table:
         with explained(self.address):
             # Not batch by batch: each would be an object of Python's, of no use to a table.
             table = self._as_stream().read_all()
             table.validate(full=self._untrusted)
-        return table if columns is None else table.select(columns)
+        return table
 
     def _as_stream(self) -> Any:
         assert self._buffer is not None

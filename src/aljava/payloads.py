@@ -234,6 +234,13 @@ class Payloads:
             if kept
         )
 
+    @property
+    def answers(self) -> dict[str, Any]:
+        """Answers to questions about these rows that last as long as the payload is open; of many, just as long."""
+        if len(self._fragments) > 1 or self._partitions.num_columns or self._filter is not None:
+            return {}
+        return self._fragments[0].answers
+
     def explain(self, filter: Any = None) -> Survey:
         """How much a query would read: files, batches, zones and stored bytes, of how many.
 

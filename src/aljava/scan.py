@@ -32,6 +32,8 @@ except ImportError:
 
 #: A predicate is taken over when it leaves at most this much of the rows to look at.
 SPARED = 0.9
+#: Predicates on a payload whose answer is remembered.
+REMEMBERED = 64
 
 #: The files that DuckDB reads itself: it knows their statistics, their dialects and their nesting.
 _DUCKDB_READS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
@@ -163,6 +165,17 @@ class AddressTable(_Source):
         """
         if self.rows() is None:
             return False
+        # A planner asks again for each query, and to translate and to judge takes a millisecond.
+        answers, question = self.dataset.answers, repr(predicate)
+        answer: bool | None = answers.get(question)
+        if answer is None:
+            answer = self._spares(predicate)
+            if len(answers) >= REMEMBERED:
+                answers.clear()
+            answers[question] = answer
+        return answer
+
+    def _spares(self, predicate: Any) -> bool:
         schema = self._named_in(predicate)
         try:
             expression = _expression(predicate, schema)

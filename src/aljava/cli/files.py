@@ -8,7 +8,7 @@ import pyarrow as pa
 import typer
 
 from aljava.cli import complete
-from aljava.cli.output import console, count, must_take_a_file, names, printable, write_page
+from aljava.cli.output import console, count, must_take_a_file, names, pandas_is_not_needed, printable, write_page
 
 #: Characters of metadata that `info` shows of each entry.
 METADATA_WIDTH = 60
@@ -31,6 +31,7 @@ def info(
     from aljava import charts
     from aljava.api import open
 
+    pandas_is_not_needed()
     dataset = open(address)
     facts = {
         "address": dataset.address,
@@ -81,6 +82,8 @@ def head(
     """
     from aljava.api import open
 
+    if not as_json:
+        pandas_is_not_needed()
     _show(open(address).head(rows, names(columns)), as_json)
 
 
@@ -99,6 +102,8 @@ def tail(
     """
     from aljava.api import open
 
+    if not as_json:
+        pandas_is_not_needed()
     _show(open(address).tail(rows, names(columns)), as_json)
 
 

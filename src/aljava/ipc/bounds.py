@@ -24,6 +24,8 @@ Mask = npt.NDArray[np.bool_]
 LONGEST = 64
 # Strings cost a hundred times what integers cost, so they are given up once so many zones in a row share a value.
 PATIENCE = 8
+# So many texts are compared in Python in less time than it takes to import pyarrow.compute.
+FEW = 4096
 # Dictionaries are sorted, each once, to compare indices: so many entries in all, and one more for 16 rows.
 SORTABLE, ROWS_PER_SORTED = 4096, 16
 # Below this many rows a zone, calls for each zone would cost more than the writing: strings share one bound then.
@@ -109,6 +111,10 @@ def are_in_order(minima: pa.Array, maxima: pa.Array) -> bool:
     if _dtype(minima.type) is not None and not minima.null_count and not maxima.null_count:
         dtype = np.dtype(_dtype(minima.type))
         return bool((_fixed_width(minima, dtype) <= _fixed_width(maxima, dtype)).all())
+    if _has_offsets(minima.type) and len(minima) <= FEW:
+        # Python orders texts as their UTF-8 is ordered.
+        pairs = zip(minima.to_pylist(), maxima.to_pylist(), strict=True)
+        return all(low <= high for low, high in pairs if low is not None and high is not None)
     import pyarrow.compute as pc
 
     return bool(pc.all(pc.less_equal(comparable(minima), comparable(maxima)), min_count=0).as_py())
