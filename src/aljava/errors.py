@@ -20,6 +20,7 @@ Python or pyarrow would raise in the same place, so that code written for those 
     │   ├── InvalidKey (ValueError)             a name that cannot be a key or a store
     │   ├── StoreFull (MemoryError)             the capacity, or the machine's memory, is used up
     │   └── StoreBusy (TimeoutError)            a wait that came to its end
+    ├── JobError (RuntimeError)                 a bulk job that cannot begin, or has lost what it runs on
     ├── MissingDependency (ImportError)         an optional package is not installed; says which extra brings it
     └── UnsupportedPlatform (NotImplementedError)  this system cannot do it
 """
@@ -106,6 +107,12 @@ class StoreFull(StoreError, MemoryError):
 
 class StoreBusy(StoreError, TimeoutError):
     """A wait on another process came to its end."""
+
+
+class JobError(AljavaError, RuntimeError):
+    """A bulk job that cannot begin, or has lost what it runs on: no scheduler, a worker that does not fit, a manifest
+    of another job.
+    """
 
 
 class MissingDependency(AljavaError, ImportError):

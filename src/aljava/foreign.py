@@ -42,6 +42,8 @@ KINDS = ("arrow", "parquet", "csv", "tsv", "json")
 TEXTS = ("csv", "tsv", "json")
 _ENDS = {"parquet": "parquet", "csv": "csv", "tsv": "tsv", "json": "json", "jsonl": "json", "ndjson": "json"}
 _CODECS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
+#: What a name ends in that says its format, those with a compression first.
+ENDS = (*(f".{end}.{codec}" for end in _ENDS if end != "parquet" for codec in _CODECS), *(f".{end}" for end in _ENDS))
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 #: Bytes from which the types of a text are learned; also the longest line that JSON may have.
 BLOCK_BYTES = 16 << 20
@@ -72,6 +74,8 @@ class Kind:
         """
         if format is not None and format not in KINDS:
             raise InvalidOption(f"format {format!r} is none of {', '.join(KINDS)}")
+        if isinstance(address, Place):
+            address = address.address
         text = str(os.fspath(address) if isinstance(address, os.PathLike) else address)
         name = text.partition("?")[0] if "://" in text else text
         *_, before, end = ("", *name.lower().rsplit("/", 1)[-1].rsplit(".", 2))

@@ -19,7 +19,7 @@ from aljava.address import SCHEME, WHOLE, local_path, locate
 from aljava.errors import AccessDenied, NotFound
 from aljava.places.place import Place
 
-_MAGIC = re.compile(r"[*?\[]")
+MAGIC = re.compile(r"[*?\[]")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -84,14 +84,14 @@ def _local(path: str) -> list[Part]:
         root, found = path, sorted(_files_below(path))
         if not found:
             raise NotFound(f"the folder {LocalFile(path).address} holds no files")
-    elif _MAGIC.search(path) and not os.path.lexists(path):
-        root = os.path.dirname(path[: _MAGIC.search(path).start()])  # type: ignore[union-attr]
+    elif MAGIC.search(path) and not os.path.lexists(path):
+        root = os.path.dirname(path[: MAGIC.search(path).start()])  # type: ignore[union-attr]
         matches = sorted(glob.glob(path, recursive=True))
         found = [
             file for match in matches for file in (sorted(_files_below(match)) if os.path.isdir(match) else [match])
         ]
         if "**" in path:
-            found = [file for file in found if all(map(_is_data, os.path.relpath(file, root or ".").split(os.sep)))]
+            found = [file for file in found if all(map(is_data, os.path.relpath(file, root or ".").split(os.sep)))]
         if not found:
             raise NotFound(f"{LocalFile(path).address} matches no file")
     else:
@@ -117,8 +117,8 @@ def _files_below(folder: str) -> Iterable[str]:
         raise AccessDenied(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if _is_data(name)]
-        yield from (os.path.join(parent, name) for name in files if _is_data(name))
+        folders[:] = [name for name in folders if is_data(name)]
+        yield from (os.path.join(parent, name) for name in files if is_data(name))
 
 
 def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | None) -> list[Part]:
@@ -128,19 +128,19 @@ def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | Non
 
     system, path, shown, secrets = find(text, filesystem, storage_options)
     whole = RemoteFile(system, path, shown, secrets)
-    magic = _MAGIC.search(path)
+    magic = MAGIC.search(path)
     with whole.explained("read"):
         if magic is None and system.get_file_info(path).type != pyarrow.fs.FileType.Directory:
             return [Part(whole)]
         root = path.rstrip("/") if magic is None else path[: magic.start()].rpartition("/")[0]
         below = system.get_file_info(pyarrow.fs.FileSelector(root, recursive=True, allow_not_found=True))
     every = magic is not None and "**" not in path
-    wanted: Callable[[str], Any] = _pattern(path).fullmatch if magic else lambda name: True
+    wanted: Callable[[str], Any] = pattern(path).fullmatch if magic else lambda name: True
     names = sorted(
         info.path
         for info in below
         if info.type == pyarrow.fs.FileType.File
-        and (every or all(_is_data(name) for name in info.path[len(root) :].split("/") if name))
+        and (every or all(is_data(name) for name in info.path[len(root) :].split("/") if name))
         and wanted(info.path)
     )
     if not names:
@@ -151,7 +151,7 @@ def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | Non
     ]
 
 
-def _is_data(name: str) -> bool:
+def is_data(name: str) -> bool:
     """Hidden files and what frameworks leave (`_SUCCESS`) are no data; `_` begins a partition's name too."""
     return not name.startswith(".") and (not name.startswith("_") or "=" in name)
 
@@ -165,7 +165,7 @@ def _hive(path: str) -> dict[str, str | None]:
     return keys
 
 
-def _pattern(glob: str) -> re.Pattern[str]:
+def pattern(glob: str) -> re.Pattern[str]:
     """A glob as a regular expression over whole paths: `*` stays within a folder, `**` does not."""
     out = []
     for token in re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", glob, re.S):

@@ -1,0 +1,394 @@
+"""What became of each source: an Arrow table that grows while the job runs, and that the next run begins with.
+
+::
+
+    while it runs   | schema | entries | entries | entries …      an IPC stream: each write adds one message
+    at its end      | ARROW1 | … the last entry of each source … | footer |      an IPC file, with statistics
+
+A stream needs no end, and adding to it costs what is added: a client that is killed leaves at most a message cut
+short, which the next run cuts off. Entries are gathered for a moment, so that a million of them are not a million
+messages. In an object store, where nothing can be added to, it grows in a file of this machine and goes up as one, so
+seldom that this takes a small part of the time.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from xxhash import xxh3_64_intdigest
+
+from aljava import ipc
+from aljava.errors import InvalidData, JobError, NotFound
+from aljava.ipc.message import MAGIC, Messages
+from aljava.jobs.sources import Root, Source, shown
+from aljava.places.local import LocalFile, WholeWrites, lock
+from aljava.places.place import Place
+
+#: The name of a job's manifest in its target. Readers of folders pass over names that begin so.
+NAME = "_manifest.arrow"
+#: Seconds for which entries are gathered, and how many.
+GATHER_SECONDS, GATHER_ENTRIES = 0.2, 1000
+#: Seconds between two uploads, at least; and how many times longer than the last upload took.
+UPLOAD_SECONDS, UPLOAD_SHARE = 10.0, 20.0
+_KEY = b"aljava.job"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("modified", pa.timestamp("ns", "UTC")),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("output", pa.string()),
+        pa.field("rows", pa.int64()),
+        pa.field("bytes", pa.int64()),
+        pa.field("checksum", pa.string()),
+        pa.field("details", pa.string()),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("ended", pa.timestamp("us", "UTC"), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What became of one source."""
+
+    #: Its address, as it may be shown.
+    source: str
+    #: Its bytes and when it was changed last (nanoseconds since 1970, None where not known), when it was listed.
+    size: int
+    modified: int | None
+    #: "done" or "failed", and why.
+    status: str
+    reason: str | None
+    #: The name of what was made of it, relative to the target.
+    output: str | None
+    #: Rows; bytes and XXH3-64 (16 hexadecimal digits) of the output, or of the source where there is none.
+    rows: int | None
+    bytes: int | None
+    checksum: str | None
+    #: What else the task found, as JSON.
+    details: str | None
+    #: How long it took, and when it was done (microseconds since 1970).
+    seconds: float
+    ended: int
+
+
+class Manifest:
+    """The manifest of one job, open for adding to it.
+
+    Args:
+        place: where it is kept; None keeps it only until it is let go of.
+        kind: of the job.
+        options: what decides what the job makes: a manifest with others belongs to another job.
+
+    Raises:
+        JobError: it belongs to another job, or another run is adding to it.
+        AccessDenied: it cannot be written.
+    """
+
+    def __init__(self, place: Place | None, kind: str, options: Mapping[str, Any]) -> None:
+        self.place = place
+        self._job = {"kind": kind, "options": dict(options)}
+        self._schema = SCHEMA.with_metadata({_KEY: json.dumps(self._job, sort_keys=True)})
+        self._pending: list[Entry] = []
+        self._gathered = self._uploaded = time.monotonic()
+        self._upload_took = 0.0
+        self._unsent = False
+        self._kept = b""
+        self._descriptor = self._begin()
+        self._end = os.fstat(self._descriptor).st_size
+
+    @property
+    def address(self) -> str | None:
+        """Where it stands; None where it is not kept."""
+        return None if self.place is None else self.place.address
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Takes note of tasks that have ended."""
+        self._pending += entries
+        if len(self._pending) >= GATHER_ENTRIES:
+            self.flush()
+
+    def due(self) -> float | None:
+        """Seconds until what was gathered is to be written; None where there is nothing."""
+        return max(0.0, self._gathered + GATHER_SECONDS - time.monotonic()) if self._pending else None
+
+    def flush(self) -> None:
+        """Writes what was gathered."""
+        self._gathered = time.monotonic()
+        if self._pending:
+            columns = zip(*map(astuple, self._pending), strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+            self._append(pa.record_batch(arrays, schema=self._schema).serialize())
+            self._pending = []
+            self._unsent = True
+        wait = max(UPLOAD_SECONDS, UPLOAD_SHARE * self._upload_took)
+        if self._unsent and time.monotonic() - self._uploaded > wait:
+            self._upload()
+
+    def close(self, *, complete: bool) -> None:
+        """Writes what is left.
+
+        Args:
+            complete: the job came to its end: the stream becomes a file, with the last entry of each source.
+        """
+        try:
+            self.flush()
+            if complete and self.place is not None:
+                with self.place.sink() as sink:
+                    self._write_file(sink)
+            elif complete:
+                kept = pa.BufferOutputStream()
+                self._write_file(kept)
+                self._kept = kept.getvalue()
+            elif self._unsent:
+                self._upload()
+        finally:
+            os.close(self._descriptor)
+
+    def table(self) -> pa.Table:
+        """The last entry of each source, when the job has come to its end."""
+        from aljava.api import read
+
+        return read(self._kept if self.place is None else self.place)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All entries, the older ones first."""
+        self.flush()
+        yield from _batches(self._descriptor)
+
+    def latest(self) -> Iterator[pa.RecordBatch]:
+        """The last entry of each source."""
+        kept = _last_of_each(np.concatenate([_keys(batch) for batch in self.batches()] or [np.array([], np.uint64)]))
+        at = 0
+        for batch in self.batches():
+            yield batch.filter(pa.array(kept[at : at + batch.num_rows]))
+            at += batch.num_rows
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns, and what says whose manifest it is."""
+        return self._schema
+
+    def done(self, target: Root | None) -> "Done":
+        """What need not be done again, as long as the sources are what they were.
+
+        Args:
+            target: the folder of the outputs: what is gone from there has to be made again.
+        """
+        prints, keys, outputs = [], [], []
+        for batch in self.batches():
+            keys.append(_keys(batch))
+            columns = [batch[name].to_pylist() for name in ("source", "size", "status", "output", "bytes")]
+            modified = batch["modified"].cast(pa.int64()).to_pylist()
+            marks = [
+                fingerprint(source, size, changed or 0, output) if status == "done" else 0
+                for source, size, status, output, _, changed in zip(*columns, modified, strict=True)
+            ]
+            prints.append(np.array(marks, np.uint64))
+            outputs.append(
+                np.array([_output(*pair) if pair[0] else 0 for pair in zip(*columns[3:], strict=True)], np.uint64)
+            )
+        if not prints:
+            return Done(np.array([], np.uint64))
+        kept = _last_of_each(np.concatenate(keys))
+        known, made = np.concatenate(prints)[kept], np.concatenate(outputs)[kept]
+        if target is not None:
+            try:
+                there = np.array([_output(found.name, found.size) for found in target.files()], np.uint64)
+            except NotFound:
+                there = np.array([], np.uint64)
+            known = known[(made == 0) | np.isin(made, there)]
+        return Done(np.sort(known[known != 0]))
+
+    def _begin(self) -> int:
+        if isinstance(self.place, LocalFile):
+            descriptor = self._open(self.place)
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+            if self.place is not None:
+                with suppress(NotFound):
+                    _copy(self.place, descriptor)
+        try:
+            self._resume(descriptor)
+            if self.place is not None and not isinstance(self.place, LocalFile):
+                self._descriptor = descriptor
+                self._upload()  # finds out before the work whether it can be written
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _open(self, place: LocalFile) -> int:
+        with place.explained("written"):
+            os.makedirs(os.path.dirname(place.path) or ".", exist_ok=True)
+            descriptor = os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise JobError(f"{place.address} is in use: another run of this job has not ended") from None
+        except OSError:  # a file system without locks
+            return descriptor
+        if not os.path.samestat(os.fstat(descriptor), os.stat(place.path)):
+            os.close(descriptor)
+            raise JobError(f"{place.address} is in use: another run of this job began just now")
+        return descriptor
+
+    def _resume(self, descriptor: int) -> None:
+        """Brings what stands there into a state to go on from."""
+        size = os.fstat(descriptor).st_size
+        if not size:
+            WholeWrites(descriptor).write(self._schema.serialize())
+            return
+        address = self.address
+        buffer = pa.py_buffer(_mapped(descriptor))
+        if bytes(buffer[:6]) == MAGIC:
+            try:
+                with pa.ipc.open_file(buffer) as reader:
+                    self._must_be_ours(reader.schema)
+                    old = [reader.get_batch(number).serialize() for number in range(reader.num_record_batches)]
+            except pa.ArrowInvalid as error:
+                raise InvalidData(f"the manifest {address} is damaged ({error}): {_ANEW}") from error
+            self._rewrite(descriptor, [self._schema.serialize(), *old])
+            return
+        messages = Messages(buffer)
+        kinds = [found.header.kind for found in messages]
+        if not kinds or kinds[0] != "schema":
+            if os.fstat(descriptor).st_size > _LEAST:
+                raise JobError(f"{address} is no manifest of a job: {_ANEW}")
+            # Killed within its first write.
+            self._rewrite(descriptor, [self._schema.serialize()])
+            return
+        self._must_be_ours(pa.ipc.open_stream(buffer).schema)
+        os.ftruncate(descriptor, messages.end)
+
+    def _rewrite(self, descriptor: int, pieces: list[Any]) -> None:
+        """A finished file becomes a stream again. What is killed here leaves the file: the stream takes its place."""
+        if not isinstance(self.place, LocalFile):
+            os.ftruncate(descriptor, 0)
+            sink = WholeWrites(descriptor)
+            for piece in pieces:
+                sink.write(piece)
+            return
+        with self.place.sink() as sink:
+            for piece in pieces:
+                sink.write(piece)
+        new = os.open(self.place.path, os.O_RDWR | os.O_CLOEXEC)
+        lock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.dup2(new, descriptor, inheritable=False)
+        os.close(new)
+
+    def _must_be_ours(self, schema: pa.Schema) -> None:
+        said = (schema.metadata or {}).get(_KEY)
+        if said is None or not schema.equals(SCHEMA):
+            raise JobError(f"{self.address} is no manifest of a job of this version: {_ANEW}")
+        theirs, ours = json.loads(said), json.loads(json.dumps(self._job))
+        if theirs["kind"] != ours["kind"]:
+            raise JobError(
+                f"{self.address} is the manifest of another job, {theirs['kind']!r} and not {ours['kind']!r}: {_ANEW}"
+            )
+        for name in sorted({*theirs["options"], *ours["options"]}):
+            was, now = (job["options"].get(name) for job in (theirs, ours))
+            if was != now:
+                raise JobError(
+                    f"{self.address} is the manifest of another job: its {name} was {was!r}, and now it is {now!r}. "
+                    f"Go on with what it was, or {_ANEW}"
+                )
+
+    def _append(self, data: Any) -> None:
+        place = self.place if isinstance(self.place, LocalFile) else LocalFile(tempfile.gettempdir())
+        with place.explained("written"):
+            # Not at the end of the file: a write that was interrupted may have left a part of itself there.
+            self._end += WholeWrites(self._descriptor, self._end).write(data)
+
+    def _upload(self) -> None:
+        if self.place is None or isinstance(self.place, LocalFile):
+            return
+        start = time.monotonic()
+        with open(os.dup(self._descriptor), "rb") as file, self.place.sink() as sink:
+            file.seek(0)
+            shutil.copyfileobj(file, sink, 16 << 20)
+        self._uploaded = time.monotonic()
+        self._upload_took = self._uploaded - start
+        self._unsent = False
+
+    def _write_file(self, sink: Any) -> None:
+        from aljava.frames import regroup
+
+        reader = pa.RecordBatchReader.from_batches(self._schema, self.latest())
+        with ipc.new_file(sink, self._schema, options=ipc.WriteOptions("zstd")) as writer:
+            writer.write_batches(regroup(reader))
+
+
+_ANEW = "another target, or without that file the job begins anew"
+#: Bytes below which a manifest cannot hold an entry.
+_LEAST = SCHEMA.serialize().size
+
+
+class Done:
+    """The sources that need not be done again, 8 bytes each."""
+
+    def __init__(self, prints: npt.NDArray[np.uint64]) -> None:
+        self._prints = prints
+
+    def __len__(self) -> int:
+        return len(self._prints)
+
+    def has(self, source: Source, output: str | None) -> bool:
+        """Whether a source was done as it is now, and what was made of it is there."""
+        if not len(self._prints):
+            return False
+        mark = np.uint64(fingerprint(source.address, source.size, source.modified, output and shown(output)))
+        at = int(self._prints.searchsorted(mark))
+        return at < len(self._prints) and bool(self._prints[at] == mark)
+
+
+def fingerprint(source: str, size: int, modified: int, output: str | None) -> int:
+    """A source as it was listed and what is made of it, in 64 bits; never 0."""
+    return xxh3_64_intdigest(f"{source}\0{size}\0{modified}\0{output or ''}".encode()) or 1
+
+
+def _output(name: str, size: int) -> int:
+    return xxh3_64_intdigest(f"{shown(name)}\0{size}".encode()) or 1
+
+
+def _keys(batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
+    return np.array([xxh3_64_intdigest(source.encode()) for source in batch["source"].to_pylist()], np.uint64)
+
+
+def _last_of_each(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    kept = np.zeros(len(keys), bool)
+    kept[len(keys) - 1 - np.unique(keys[::-1], return_index=True)[1]] = True
+    return kept
+
+
+def _mapped(descriptor: int) -> Any:
+    import mmap
+
+    return mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+
+
+def _batches(descriptor: int) -> Iterator[pa.RecordBatch]:
+    yield from pa.ipc.open_stream(pa.py_buffer(_mapped(descriptor)))
+
+
+def _copy(place: Place, descriptor: int) -> None:
+    sink = WholeWrites(descriptor)
+    with place.reading() as source:
+        source.seek(0)
+        while chunk := source.read(16 << 20):
+            sink.write(chunk)

@@ -1,0 +1,468 @@
+"""The files of a job, listed as a stream, and the folders that they stand in and go to.
+
+A `Root` is a folder of this machine or of an object store, a `Source` a file below one. Neither is open: both travel to
+workers, which find the place for themselves.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow.fs
+
+from aljava.address import SCHEME, WHOLE, local_path, locate
+from aljava.errors import AccessDenied, AljavaError, InvalidOption, NotFound
+from aljava.listing import MAGIC, is_data, pattern
+from aljava.places.local import LocalFile
+from aljava.places.place import Place
+from aljava.places.remote import RemoteFile, find, shown_and_secrets
+
+#: File systems that were found already, by what was asked for: a worker meets the same few with every task.
+_FOUND: dict[tuple[str, str], tuple[Any, str, str, tuple[str, ...]]] = {}
+
+
+@dataclass(frozen=True)
+class Root:
+    """A folder, here or in an object store; or no folder at all, below which whole addresses stand.
+
+    Examples:
+        >>> Root("/data/sales").place("2026/june.arrow").address
+        '/data/sales/2026/june.arrow'
+    """
+
+    #: As `aljava.open` takes it; a path is absolute. May hold credentials: `shown` does not. Empty for no folder.
+    address: str
+    #: Of pyarrow or fsspec, in which `address` is a path.
+    filesystem: Any = None
+    #: For fsspec's file system of the address.
+    storage_options: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, address: Any, *, filesystem: Any = None, storage_options: Mapping[str, Any] | None = None) -> "Root":
+        """The folder at an address.
+
+        Raises:
+            InvalidOption: the address can be no folder.
+        """
+        if not isinstance(address, str | os.PathLike) or not os.fspath(address):
+            raise InvalidOption(f"a job takes folders by their addresses, and {address!r} is none")
+        text = os.fspath(address)
+        scheme = SCHEME.match(text)
+        if filesystem is None and scheme and scheme[1].lower() in WHOLE:
+            raise InvalidOption(f"{text} names one payload and no folder that files could go to")
+        if filesystem is None and (scheme is None or scheme[1].lower() == "file"):
+            return cls(os.path.abspath(local_path(text) if scheme else text))
+        return cls(text, filesystem, storage_options if scheme else None)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return bool(self.address) and self.filesystem is None and SCHEME.match(self.address) is None
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown."""
+        return self.address if self.is_local or not self.address else self.remote()[2].rstrip("/")
+
+    def remote(self) -> tuple[Any, str, str, tuple[str, ...]]:
+        """The file system, the path of the folder in it, the address to show, and the secrets in that."""
+        if self.filesystem is not None:
+            return find(self.address, self.filesystem)
+        key = (self.address, repr(self.storage_options))
+        if key not in _FOUND:
+            _FOUND[key] = find(self.address, None, self.storage_options)
+        return _FOUND[key]
+
+    def place(self, name: str) -> Place:
+        """The place of a file below.
+
+        Args:
+            name: relative to the folder, with `/` between folders.
+        """
+        if not self.address:
+            return locate(name)
+        if self.is_local:
+            return LocalFile(os.path.join(self.address, name))
+        system, path, shown, secrets = self.remote()
+        return RemoteFile(system, f"{path.rstrip('/')}/{name}", f"{shown.rstrip('/')}/{name}", secrets)
+
+    def output(self, name: str) -> Place:
+        """The place of a file that is to be written: the folders that it needs are made."""
+        place = self.place(name)
+        if isinstance(place, LocalFile):
+            with place.explained("written"):
+                os.makedirs(os.path.dirname(place.path), exist_ok=True)
+        return place
+
+    def address_of(self, name: str) -> str:
+        """The address of a file below, as it may be shown."""
+        if not self.address:
+            return shown_and_secrets(name)[0]
+        return shown(f"{self.shown.rstrip('/')}/{name}")
+
+    def files(self) -> "Iterator[Source]":
+        """Every file below, as a stream, in no order; none where there is no folder."""
+        if not self.is_local:
+            return _below(self, *self.remote()[:2])
+        return _walk(self, "") if os.path.isdir(self.address) else iter(())
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file of a job, as it was listed."""
+
+    #: The folder that it stands below.
+    root: Root
+    #: Where, relative to that, with `/` between folders.
+    name: str
+    #: Bytes; 0 where the listing does not say.
+    size: int = 0
+    #: When it was changed last, in nanoseconds since 1970; 0 where the listing does not say.
+    modified: int = 0
+    #: Why it is no file that can be read, where the listing found that out.
+    problem: str | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it stands, as it may be shown."""
+        return self.root.address_of(self.name)
+
+    def place(self) -> Place:
+        """Where it stands."""
+        return self.root.place(self.name)
+
+
+def listed(
+    address: Any, *, filesystem: Any = None, storage_options: Mapping[str, Any] | None = None
+) -> Iterator[Source]:
+    """The files that an address names, as a stream: folders are walked, the pages of a bucket are passed on.
+
+    Args:
+        address: a path, a glob, a folder, one of an object store, an address of one payload; a `Source`; or any
+            iterable of these, which may be longer than memory.
+        filesystem: of pyarrow or fsspec, in which the address is a path.
+        storage_options: for fsspec's file system of the address.
+
+    Raises:
+        NotFound: nothing stands there.
+        AccessDenied: the folder cannot be listed. A folder further down that cannot be is a source with a `problem`.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = open(folder + "/a.csv", "w").write("id\\n1\\n")
+        >>> [(source.name, source.size) for source in listed(folder)]
+        [('a.csv', 5)]
+    """
+    if isinstance(address, Source):
+        yield address
+        return
+    if isinstance(address, str | os.PathLike):
+        text = os.fsdecode(os.fspath(address))
+        scheme = SCHEME.match(text)
+        if filesystem is None and scheme and scheme[1].lower() in WHOLE:
+            yield Source(Root(""), text)
+        elif filesystem is None and (scheme is None or scheme[1].lower() == "file"):
+            yield from _local(local_path(text) if scheme else text)
+        else:
+            yield from _remote(text, filesystem, storage_options if scheme else None)
+        return
+    if not isinstance(address, Iterable) or isinstance(address, bytes | bytearray | memoryview):
+        raise InvalidOption(f"a job takes addresses of files, not a {type(address).__qualname__}")
+    for each in address:
+        yield from listed(each, filesystem=filesystem, storage_options=storage_options)
+
+
+def is_one(address: str) -> bool:
+    """Whether an address names one file or payload: no folder, no glob.
+
+    Examples:
+        >>> is_one("trades.arrow"), is_one("*.arrow"), is_one("shm://desk/trades")
+        (True, False, True)
+    """
+    scheme = SCHEME.match(address)
+    if scheme and scheme[1].lower() in WHOLE:
+        return True
+    if scheme and scheme[1].lower() != "file":
+        if MAGIC.search(address.partition("?")[0]):
+            return False
+
+        place = locate(address)
+        with place.explained("read"):  # type: ignore[attr-defined]
+            kind = place.filesystem.get_file_info(place.path).type  # type: ignore[attr-defined]
+        return bool(kind != pyarrow.fs.FileType.Directory)
+    path = local_path(address) if scheme else address
+    return (os.path.lexists(path) and not os.path.isdir(path)) or not (MAGIC.search(path) or os.path.isdir(path))
+
+
+def _local(path: str) -> Iterator[Source]:
+    if os.path.isdir(path):
+        yield from _walk(Root(os.path.abspath(path)), "")
+        return
+    magic = MAGIC.search(path)
+    if magic is None or os.path.lexists(path):
+        LocalFile(path)  # says what is wrong with a name that none can be
+        if not os.path.lexists(path):
+            raise NotFound(f"{path} does not exist: check the name and the folder")
+        folder, name = os.path.split(os.path.abspath(path))
+        yield _stated(Root(folder), name, path)
+        return
+    root = Root(os.path.abspath(os.path.dirname(path[: magic.start()])))
+    for match in glob.iglob(os.path.abspath(path), recursive=True):
+        name = os.path.relpath(match, root.address)
+        if "**" in path and not all(map(is_data, name.split(os.sep))):
+            continue
+        if os.path.isdir(match):
+            if "**" not in path:  # which finds the files below by itself
+                yield from _walk(root, name)
+        else:
+            yield _stated(root, name, match)
+
+
+def _stated(root: Root, name: str, path: str) -> Source:
+    try:
+        found = os.stat(path)
+    except OSError:  # the task says why
+        return Source(root, name)
+    return Source(root, name, found.st_size, found.st_mtime_ns)
+
+
+def _walk(root: Root, start: str) -> Iterator[Source]:
+    """The files below a folder, links followed, each folder once."""
+    left, seen = [start], set()
+    while left:
+        below = left.pop()
+        folder = os.path.join(root.address, below)
+        try:
+            identity = os.stat(folder)
+            if (identity.st_dev, identity.st_ino) in seen:
+                continue
+            seen.add((identity.st_dev, identity.st_ino))
+            entries = os.scandir(folder)
+        except OSError as error:
+            said = f"the folder {folder} cannot be listed: {error.strerror}"
+            if below == start:
+                raise AccessDenied(said) from error
+            yield Source(root, below, problem=said)
+            continue
+        with entries:
+            for entry in entries:
+                if not is_data(entry.name):
+                    continue
+                name = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_dir():
+                    left.append(name)
+                    continue
+                try:
+                    found = entry.stat()
+                except OSError:
+                    yield Source(root, name)
+                else:
+                    yield Source(root, name, found.st_size, found.st_mtime_ns)
+
+
+def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | None) -> Iterator[Source]:
+
+    system, path, shown, secrets = find(text, filesystem, storage_options)
+    whole = RemoteFile(system, path, shown, secrets)
+    magic = MAGIC.search(path)
+    before, question, query = text.partition("?")
+    if magic is None:
+        with whole.explained("read"):
+            info = system.get_file_info(path)
+        if info.type == pyarrow.fs.FileType.Directory:
+            yield from _found_below(Root(text, filesystem, storage_options), system, path, shown)
+            return
+        if info.type == pyarrow.fs.FileType.NotFound:
+            raise NotFound(f"{shown} does not exist")
+        folder, _, name = before.rpartition("/")
+        yield _informed(Root(folder + question + query, filesystem, storage_options), name, info)
+        return
+    # The folder above the first segment with a magic character.
+    folder = before[: MAGIC.search(before).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    below = path[: magic.start()].rpartition("/")[0]
+    root = Root(folder + question + query, filesystem, storage_options)
+    wanted, every = pattern(path), "**" not in path
+    for source in _below(root, system, below):
+        if wanted.fullmatch(f"{below}/{source.name}") and (every or all(map(is_data, source.name.split("/")))):
+            yield source
+
+
+def _found_below(root: Root, system: Any, path: str, shown: str) -> Iterator[Source]:
+    any_ = False
+    for source in _below(root, system, path):
+        if all(map(is_data, source.name.split("/"))):
+            any_ = True
+            yield source
+    if not any_:
+        raise NotFound(f"the folder {shown} holds no files")
+
+
+def _below(root: Root, system: Any, path: str) -> Iterator[Source]:
+    """What is below a folder of an object store: page by page where that can be asked for, else folder by folder."""
+    top = RemoteFile(system, path, root.shown, root.remote()[3])
+    pages = _pages(system, path) if system.type_name == "s3" else None
+    if pages is not None:
+        with top.explained("listed"):
+            for key, size, modified in pages:
+                yield Source(root, key, size, modified)
+        return
+    left = [path]
+    while left:
+        folder = left.pop()
+        try:
+            with top.explained("listed"):
+                found = system.get_file_info(pyarrow.fs.FileSelector(folder, allow_not_found=True))
+        except AljavaError as error:
+            if folder == path:
+                raise
+            yield Source(root, folder[len(path) :].lstrip("/"), problem=f"a folder cannot be listed: {error}")
+            continue
+        for info in found:
+            if info.type == pyarrow.fs.FileType.Directory:
+                if is_data(info.base_name):
+                    left.append(info.path)
+            elif is_data(info.base_name):
+                yield _informed(root, info.path[len(path) :].lstrip("/"), info)
+
+
+def _informed(root: Root, name: str, info: Any) -> Source:
+    return Source(root, name, info.size or 0, info.mtime_ns or 0)
+
+
+def _pages(system: Any, path: str) -> Iterator[tuple[str, int, int]] | None:
+    """The keys below a prefix of S3, a thousand a page; None where boto3 is not installed.
+
+    pyarrow has no call that returns before all of a listing is there. Its file system says how it reaches the server
+    when it is pickled.
+    """
+    try:
+        import boto3
+        from botocore import UNSIGNED
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return None
+    (options,) = system.__reduce__()[1]
+    if options["role_arn"]:
+        return None
+    endpoint = options["endpoint_override"]
+    client = boto3.client(
+        "s3",
+        region_name=options["region"],
+        aws_access_key_id=options["access_key"] or None,
+        aws_secret_access_key=options["secret_key"] or None,
+        aws_session_token=options["session_token"] or None,
+        endpoint_url=f"{options['scheme']}://{endpoint}" if endpoint and "://" not in endpoint else endpoint or None,
+        verify=options["tls_ca_file_path"] or None,
+        config=Config(
+            signature_version=UNSIGNED if options["anonymous"] else None,
+            s3={
+                "addressing_style": "virtual" if options["force_virtual_addressing"] else "path" if endpoint else "auto"
+            },
+        ),
+    )
+    bucket, _, prefix = path.strip("/").partition("/")
+    prefix = prefix and prefix.rstrip("/") + "/"
+
+    def keys() -> Iterator[tuple[str, int, int]]:
+        try:
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for item in page.get("Contents", ()):
+                    name = item["Key"][len(prefix) :]
+                    if name and not name.endswith("/"):
+                        yield name, item["Size"], int(item["LastModified"].timestamp()) * 1_000_000_000
+        except (ClientError, BotoCoreError) as error:
+            raise OSError(str(error)) from None
+
+    return keys()
+
+
+def in_folder(folder: Root, other: Root) -> bool:
+    """Whether a folder is another or lies below it, links followed.
+
+    Examples:
+        >>> in_folder(Root("/data/out"), Root("/data")), in_folder(Root("/data"), Root("/data/out"))
+        (True, False)
+    """
+    if folder.is_local != other.is_local or not other.address:
+        return False
+    if folder.is_local:
+        inner, outer = (os.path.realpath(root.address) for root in (folder, other))
+        return os.path.join(inner, "").startswith(os.path.join(outer, ""))
+    (system, inner, *_), (other_system, outer, *_) = folder.remote(), other.remote()
+    return bool(system.equals(other_system)) and f"{inner.strip('/')}/".startswith(f"{outer.strip('/')}/")
+
+
+def feeding(
+    address: Any, target: Root, rename: Callable[[str], str], storage_options: Mapping[str, Any] | None = None
+) -> Root | None:
+    """The folder of sources in which what goes to a target would be listed too; None if that cannot be.
+
+    Args:
+        address: of sources.
+        target: where outputs go.
+        rename: makes the name of an output of that of a source.
+        storage_options: for fsspec's file system of the address.
+    """
+    if not isinstance(address, str | os.PathLike):
+        return None
+    text = os.fsdecode(os.fspath(address))
+    scheme = SCHEME.match(text)
+    if scheme and scheme[1].lower() in WHOLE:
+        return None
+    if scheme is None or scheme[1].lower() == "file":
+        path = os.path.abspath(local_path(text) if scheme else text)
+        magic = None if os.path.lexists(path) else MAGIC.search(path)
+        if magic is None:
+            root = Root(path)
+            return root if os.path.isdir(path) and in_folder(target, root) else None
+        root = Root(os.path.dirname(path[: magic.start()]))
+        inner, outer = os.path.realpath(target.address), os.path.realpath(root.address)
+    else:
+        system, path, shown, secrets = find(text, None, storage_options)
+        magic = MAGIC.search(path)
+        before, question, query = text.partition("?")
+        if magic is None:
+            with RemoteFile(system, path, shown, secrets).explained("read"):
+                info = system.get_file_info(path)
+            root = Root(text, None, storage_options)
+            is_folder = info.type == pyarrow.fs.FileType.Directory
+            return root if is_folder and in_folder(target, root) else None
+        folder = before[: MAGIC.search(before).start()].rpartition("/")[0]  # type: ignore[union-attr]
+        root = Root(folder + question + query, None, storage_options)
+        outer = path[: magic.start()].rpartition("/")[0]
+        inner = "" if target.is_local else target.remote()[1].rstrip("/")
+    if not in_folder(target, root):
+        return None
+    below = path[len(path[: magic.start()].rpartition("/")[0]) :]
+    sample = rename(re.sub(r"\[[^\]]*\]|[*?]", "x", path.rpartition("/")[2]))
+    return root if "**" in below or pattern(outer + below).fullmatch(f"{inner}/{sample}") else None
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be written; the bytes of one that is no text are spelled out."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
+
+
+def stem(name: str, ends: Iterable[str]) -> str:
+    """A name without the end that says its format.
+
+    Args:
+        name: of a file, or a whole address.
+        ends: that can be taken off, each with its dot; longer ones first.
+
+    Examples:
+        >>> stem("2026/june.csv.gz", (".csv.gz", ".csv")), stem("https://host/june.csv?v=2", (".csv",))
+        ('2026/june', 'june')
+    """
+    if SCHEME.match(name):
+        name = urlsplit(name).path.rpartition("/")[2] or "table"
+    for end in ends:
+        if name.lower().endswith(end) and not name[: -len(end)].endswith("/") and len(name) > len(end):
+            return name[: -len(end)]
+    return name
