@@ -16,6 +16,7 @@ PUBLIC = [
     "dumps",
     "feather",
     "ipc",
+    "jobs",
     "listen",
     "loads",
     "open",

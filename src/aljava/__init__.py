@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aljava.errors import AljavaError
 
 if TYPE_CHECKING:
-    from aljava import aio, feather, ipc
+    from aljava import aio, feather, ipc, jobs
     from aljava.api import Written, append, open, read, write
     from aljava.comparison import Comparison, compare
     from aljava.copying import copy
@@ -41,7 +41,7 @@ _HOMES = {
     "verify": "aljava.mending",
     "write": "aljava.api",
 }
-_MODULES = ("aio", "feather", "ipc")
+_MODULES = ("aio", "feather", "ipc", "jobs")
 
 __all__ = [
     "AljavaError",
@@ -57,6 +57,7 @@ __all__ = [
     "dumps",
     "feather",
     "ipc",
+    "jobs",
     "listen",
     "loads",
     "open",

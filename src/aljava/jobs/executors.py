@@ -166,7 +166,7 @@ def _dask(address: str | None, text: str, workers: int = 1) -> Executor:
         raise MissingDependency(f"{text} needs Dask, which is not installed: pip install 'aljava[cluster]'") from error
     cluster = None
     if address is None:
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
     try:
         client = Client(cluster or address, timeout=PATIENCE, set_as_default=False)
     except (OSError, TimeoutError) as error:

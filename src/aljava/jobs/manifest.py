@@ -352,9 +352,15 @@ class Done:
         """Whether a source was done as it is now, and what was made of it is there."""
         if not len(self._prints):
             return False
-        mark = np.uint64(fingerprint(source.address, source.size, source.modified, output and shown(output)))
-        at = int(self._prints.searchsorted(mark))
-        return at < len(self._prints) and bool(self._prints[at] == mark)
+        # What a task found needless to make (a sound file to repair) has no output.
+        marks = {
+            fingerprint(source.address, source.size, source.modified, name and shown(name)) for name in (output, None)
+        }
+        for mark in marks:
+            at = int(self._prints.searchsorted(np.uint64(mark)))
+            if at < len(self._prints) and int(self._prints[at]) == mark:
+                return True
+        return False
 
 
 def fingerprint(source: str, size: int, modified: int, output: str | None) -> int:

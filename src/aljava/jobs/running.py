@@ -33,6 +33,8 @@ from aljava.jobs.tasks import Job, Task, attempt, explained, failed
 LOOKED_AT, LOOK_SECONDS = 1000, 0.5
 #: Tasks in flight for each worker: one is worked on, one waits, one is on its way.
 IN_FLIGHT = 3
+#: Workers that may die while they do a task, before it is given up.
+DEATHS = 3
 #: Seconds between two calls of `progress`.
 TELL_SECONDS = 0.1
 
@@ -117,8 +119,8 @@ class _Flight:
 
     task: Task
     future: Future[list[Entry]] | None = None
-    #: Whether it was in flight when the workers died, and is tried once more, alone.
-    suspect: bool = False
+    #: How often workers died while it was in flight: it is tried again, alone.
+    deaths: int = 0
     #: What speaks against doing it at all.
     problem: str | None = None
 
@@ -254,9 +256,9 @@ class _Running:
                 "done is kept: started again, the job goes on"
             ) from None
         except BrokenExecutor as error:
-            if not flight.suspect:
-                # One of those in flight killed its worker, or someone else did: each is tried once more, alone.
-                self._suspects.append(_Flight(flight.task, suspect=True))
+            if flight.deaths < DEATHS:
+                # One of those in flight killed its worker, or someone else did: each is tried again, alone.
+                self._suspects.append(_Flight(flight.task, deaths=flight.deaths + 1))
                 return
             entries = failed(flight.task, f"its worker died (killed, out of memory, or crashed): {explained(error)}")
         except Exception as error:  # noqa: BLE001 - a task that could not be sent, or whose worker is gone for good
