@@ -358,9 +358,3 @@ def test_bombs_are_refused_before_they_are_unpacked() -> None:
         Zones.from_metadata({KEY: text_of(bytes(200 << 20))}, EXAMPLE.schema)
     with pytest.raises(InvalidData, match="without compression"):
         Zones.from_metadata({KEY: text_of(stream_of(EXAMPLE.table, compression="zstd"))}, EXAMPLE.schema)
-
-
-def test_the_format_as_documented() -> None:
-    failed, tried = doctest.testfile(str(DOCS / "format-zones.md"), module_relative=False)
-    assert tried
-    assert not failed
