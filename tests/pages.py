@@ -5,7 +5,7 @@ Each fenced block names its language, so that none escapes by being nameless:
 - `pycon`: a session at Python's prompt. What is shown is what comes; `...` stands for anything.
 - `python`: a program, run in the namespace of the page's session. With `title="NAME.py"` it becomes a file, for a later
   command to run.
-- `console`: commands behind `$`, with what they print. Figures, and bars as wide as they are, may differ; a line `...`
+- `console`: commands behind `$`, with what they print. Figures, and bars as wide as they are, may differ; `...`
   stands for anything. A command that ends in `&` goes on in the background, and has printed what is shown by the end of
   the page. While it runs, a command that does not do yet what is shown is tried again.
 - anything else (`text`, `sql`, `json`) is not run, and may not look like one of these.
@@ -42,7 +42,9 @@ SHOWN = ("text", "sql", "json", "toml", "html")
 # Seconds that a command may take.
 PATIENCE = 90
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)(?P<options>[^`\n]*)\n(?P<body>.*?)^(?P=indent)```$", re.S | re.M)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)(?P<options>[^`\n]*)\n(?P<body>.*?)^(?P=indent)```$", re.S | re.M
+)
 _COMMENT = re.compile(r"^ *<!-- (?P<kind>setup|needs:|not run:)(?P<text>.*?)-->", re.S | re.M)
 _COMMAND = re.compile(r"^\$ (?P<command>(?:[^\n]*\\\n)*[^\n]*)\n(?P<shown>.*?)(?=^\$ |\Z)", re.S | re.M)
 
@@ -183,12 +185,15 @@ class Page:
             ).stdout
             if is_shown(shown, printed):
                 return
-            waiting = any(process.poll() is None for *_, process, _ in self.background)
-            assert waiting and time.monotonic() < end, (
-                f"{where}: {command}\n--- shown\n{shown}--- printed\n{printed}"
-                + "".join(f"--- {other} in the background\n{file.read_text()}" for other, _, _, file in self.background)
-            )
+            if not self._is_waited_for() or time.monotonic() > end:
+                raise AssertionError(f"{where}: {command}\n--- shown\n{shown}--- printed\n{printed}{self._beside()}")
             time.sleep(0.2)
+
+    def _is_waited_for(self) -> bool:
+        return any(process.poll() is None for *_, process, _ in self.background)
+
+    def _beside(self) -> str:
+        return "".join(f"--- {where} in the background\n{file.read_text()}" for where, _, _, file in self.background)
 
     def _finish(self) -> None:
         for where, shown, process, output in self.background:
@@ -207,13 +212,12 @@ class Page:
 
 def is_shown(shown: str, printed: str) -> bool:
     """Whether a command printed what the page shows, but for figures."""
-    want = " ".join("..." if line.strip() == "..." else _plain(line) for line in shown.splitlines())
-    got = " ".join(_plain(line) for line in printed.splitlines())
-    words = " ".join(want.split()), " ".join(got.split())
+    want = "...".join(_plain(part) for part in shown.split("..."))
+    words = " ".join(want.split()), " ".join(_plain(printed).split())
     return doctest.OutputChecker().check_output(*words, doctest.ELLIPSIS)
 
 
-def _plain(line: str) -> str:
-    """A line without its figures, their units, and what is drawn as wide as they are."""
-    line = re.sub(r"\d[\d.,]*(?: ?(?:[kMG]?B(?:/s)?|µs|ms|s)\b)?%?", " ", line)
-    return re.sub(r"[\d.,%]+|[█-▏─]+", " ", line)
+def _plain(text: str) -> str:
+    """Text without its figures, their units, and what is drawn as wide as they are."""
+    text = re.sub(r"\d[\d.,]*(?: ?(?:[kMG]?B(?:/s)?|µs|ms|s)\b)?%?", " ", text)
+    return re.sub(r"[\d.,%]+|[█-▏─]+", " ", text)

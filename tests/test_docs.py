@@ -24,7 +24,13 @@ def test_page(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nothing_escapes() -> None:
-    for text in ("```\nx\n```", "```text\n$ ls\n```", "```python3\nx\n```", "```console\nls\n```", "    ```\n    x\n    ```"):
+    for text in (
+        "```\nx\n```",
+        "```text\n$ ls\n```",
+        "```python3\nx\n```",
+        "```console\nls\n```",
+        "    ```\n    x\n    ```",
+    ):
         with pytest.raises(ValueError, match="line 1"):
             blocks(text + "\n")
     assert [block.code for block in blocks("- x\n\n    ```python\n    y\n    ```\n")] == ["y\n"]

@@ -1,10 +1,8 @@
 """Zone maps: what they say is true of the data, survives its text, and cannot be garbled into anything but an error."""
 
 import base64
-import doctest
 import math
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,6 @@ from aljava.errors import InvalidData, InvalidOption, SchemaMismatch
 from aljava.ipc.bounds import LONGEST
 from aljava.ipc.zones import FEWEST_ROWS, KEY, ZONE_ROWS, ZoneBuilder, Zones
 from tests.ipc.columns import COLUMNS
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def zones_of(*batches: pa.RecordBatch, compressed: bool = False, rows: int = ZONE_ROWS) -> Zones:
