@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup tour test test-quick lint bench bench-quick docs clean help
+.PHONY: setup tour test test-quick test-engines lint bench bench-quick docs clean help
 
 help:  ## Show what there is to make.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,10 @@ test: $(READY)  ## Run all tests.
 
 test-quick: $(READY)  ## Run the tests that take seconds.
 	$(BIN)/python -m pytest -n 2 -m 'not long' $(TEST)
+
+test-engines: $(READY)  ## Install Ray and PyTorch, and run the tests that need them.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cluster,torch]'
+	$(BIN)/python -m pytest -m 'ray or torch' $(TEST)
 
 lint: $(READY)  ## Check style and types.
 	$(BIN)/ruff check .

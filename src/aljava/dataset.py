@@ -5,7 +5,7 @@ pyarrow offers no hook for a dataset of one's own, but its class can be subclass
 dataset of C++ is overridden to the last method: there is none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -73,10 +73,92 @@ class Dataset(Payloads, pyarrow.dataset.Dataset):
 
     def __reduce__(self) -> Any:
         """A dataset travels to another process as its addresses, and is opened there."""
+        self.must_travel()
         parts, options = self._opened_from
+        return _reopened, (parts, options, self._filter)
+
+    def must_travel(self) -> None:
+        """Checks that other processes can open the addresses.
+
+        Raises:
+            InvalidOption: a buffer or a file object, which stands in this process, or a stream, which is read once.
+        """
+        parts, _ = self._opened_from
         if any(type(part.place).__name__ in ("FileObject", "MemoryBuffer") for part in parts):
             raise InvalidOption(f"{self.address} stands in this process only: send its table instead")
-        return _reopened, (parts, options, self._filter)
+
+    def to_dask(
+        self,
+        columns: Sequence[str] | None = None,
+        filter: Any = None,
+        *,
+        index: str | None = None,
+        partition_bytes: int | None = None,
+    ) -> Any:
+        """The rows as a Dask DataFrame, read by Dask's workers; no row travels from here.
+
+        Its partitions are record batches that stand one after the other. Files and batches that partitions and zones
+        rule out are in none of them. Columns that a computation does not need are not read.
+
+        All partitions have the same types: integers and booleans are NumPy's where the metadata says that no value is
+        null, else pandas' nullable ones; dictionaries are categoricals, whose categories are known in the workers; what
+        NumPy has no type for (lists, decimals, dates) keeps its Arrow type.
+
+        Args:
+            columns: names, in the order that is wanted; all by default.
+            filter: a `pyarrow.compute.Expression` that a row must fulfil; workers apply it to what is left.
+            index: the column to be the index; by default that of the pandas frame that was written, else none. Where
+                zones show that the partitions do not overlap in it, they are put in its order, and Dask knows their
+                divisions.
+            partition_bytes: about how many bytes of Arrow data a partition is to have; 64 MB by default.
+
+        Raises:
+            MissingDependency: Dask is not installed.
+            InvalidOption: other processes cannot open the addresses.
+            QueryError: a column that does not exist, a filter that cannot be evaluated.
+
+        Examples:
+            >>> import aljava, tempfile
+            >>> address = tempfile.mkdtemp() + "/trades.arrow"
+            >>> table = pa.table({"id": range(100_000), "side": ["buy", "sell"] * 50_000})
+            >>> _ = aljava.write(table, address, batch_rows=10_000)
+            >>> frame = aljava.open(address).to_dask(filter=pc.field("id") >= 75_000, index="id", partition_bytes=1)
+            >>> frame.divisions
+            (70000, 80000, 90000, 99999)
+            >>> int(frame.side.value_counts().compute()["buy"])
+            12500
+        """
+        from aljava.engines.dask import to_dask
+
+        return to_dask(self, columns, filter, index, partition_bytes)
+
+    def to_ray(self, columns: Columns = None, filter: Any = None, *, override_num_blocks: int | None = None) -> Any:
+        """The rows as a Ray Dataset, read by Ray's workers as Arrow blocks; no row travels from here.
+
+        Files and batches that partitions and zones rule out are in no task. What `select_columns` and `filter` of the
+        Ray Dataset leave out is not read either, where Ray hands it on to its sources.
+
+        Args:
+            columns: names, in the order that is wanted; or name -> expression; all by default.
+            filter: a `pyarrow.compute.Expression` that a row must fulfil; workers apply it to what is left.
+            override_num_blocks: how many tasks at most, in place of the number that Ray chooses.
+
+        Raises:
+            MissingDependency: Ray is not installed.
+            InvalidOption: other processes cannot open the addresses.
+            QueryError: a column that does not exist, a filter that cannot be evaluated.
+
+        Examples:
+            >>> import aljava, tempfile
+            >>> address = tempfile.mkdtemp() + "/trades.arrow"
+            >>> _ = aljava.write({"id": range(100_000)}, address)
+            >>> rows = aljava.open(address).to_ray(filter=pc.field("id") < 10)  # doctest: +SKIP
+            >>> rows.sum("id")  # doctest: +SKIP
+            45
+        """
+        from aljava.engines.ray import to_ray
+
+        return to_ray(self, columns, filter, override_num_blocks)
 
 
 class Scanner(Query, pyarrow.dataset.Scanner):

@@ -58,7 +58,7 @@ REMEMBERED_ARRAYS = 1 << 14
 
 
 class Wanted(NamedTuple):
-    """What a query has to read of one record batch."""
+    """What a query has to read of one record batch, or of what a format has in its place."""
 
     number: int
     #: Ranges of rows, each a first row and how many; None is all rows.
@@ -179,6 +179,33 @@ class Fragment(ABC):
     @abstractmethod
     def _read_schema(self) -> pa.Schema: ...
 
+    def wanted(self, filter: Any, schema: pa.Schema) -> Iterable[Wanted]:
+        """What a query has to read, in pieces that can be read one by one; a payload without such is one piece.
+
+        Args:
+            filter: as in `tasks`.
+            schema: as in `tasks`.
+        """
+        return [Wanted(0, None, ())]
+
+    @property
+    def extents(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Of each piece, by the number in `Wanted`: its rows, and about how many bytes it takes in memory."""
+        return np.array([self.num_rows]), np.array([self.nbytes])
+
+    def has_no_nulls(self, name: str) -> bool:
+        """Whether metadata at hand says that no value of a column is null; false where it does not say."""
+        return False
+
+    def task(self, wanted: Sequence[Wanted], columns: Sequence[str] | None) -> Task:
+        """Pieces that are read together.
+
+        Args:
+            wanted: pieces, as `wanted` gives them.
+            columns: as in `tasks`.
+        """
+        return Task(lambda: [batch for task in self.tasks(columns) for batch in task.read()], self.nbytes, False)
+
     @abstractmethod
     def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
         """What has to be read.
@@ -229,7 +256,7 @@ class Fragment(ABC):
             at += sum(batch.num_rows for batch in batches)
 
 
-def _width(type: pa.DataType) -> int:
+def width(type: pa.DataType) -> int:
     """Bytes that a value takes, about: of text and lists, what points at them and a little."""
     try:
         return -(-type.bit_width // 8)
@@ -271,7 +298,7 @@ class IpcFile(Fragment):
         stored: npt.NDArray[np.int64] = self.footer.batches.table[:, 2]
         if self.place.remote and self.zones is None:
             return stored
-        return np.maximum(stored, self._row_counts * sum(map(_width, self.schema.types)))
+        return np.maximum(stored, self._row_counts * sum(map(width, self.schema.types)))
 
     @cached_property
     def zones(self) -> Zones | None:
@@ -297,7 +324,7 @@ class IpcFile(Fragment):
     def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
         if self._verdict(filter, schema) is None and self._reads_as_stream(columns):
             return self._in_order(columns)
-        return self._tasks(self._wanted(filter, schema), columns)
+        return self._tasks(self.wanted(filter, schema), columns)
 
     def _reads_as_stream(self, columns: Sequence[str] | None) -> bool:
         """Whether the file is, from its schema to its footer, a raw stream of many batches in memory.
@@ -404,7 +431,7 @@ class IpcFile(Fragment):
             )
 
     def survey(self, filter: Any = None, schema: pa.Schema = None) -> Survey:
-        read = [wanted.number for wanted in self._wanted(filter, schema)]
+        read = [wanted.number for wanted in self.wanted(filter, schema)]
         verdict = self._verdict(filter, schema)
         zones = 0 if self.zones is None else len(self.zones)
         kept = zones if verdict is None else int(verdict.kept.sum())
@@ -427,7 +454,23 @@ class IpcFile(Fragment):
             zones = Zones(zones.table, schema)
         return zones.judge(filter)
 
-    def _wanted(self, filter: Any, schema: pa.Schema) -> Iterable[Wanted]:
+    @property
+    def extents(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return self._row_counts, self._sizes
+
+    def has_no_nulls(self, name: str) -> bool:
+        bounds = None if self.zones is None else self.zones.bounds(name)
+        if bounds is not None and self.zones is not None:
+            nulls = bounds.field("nulls")
+            if nulls.null_count == 0 and sum(self.zones.table["rows"].to_numpy()) == self.num_rows:
+                return not nulls.to_numpy().any()
+        if self._buffer is None:
+            return self.num_batches == 0
+        column = self.schema.get_field_index(name)
+        before = Projection(self.schema, None, [column]).first_array
+        return all(header.batch is None or header.batch.nodes[before][1] == 0 for header in self.headers())
+
+    def wanted(self, filter: Any, schema: pa.Schema) -> Iterable[Wanted]:
         verdict = self._verdict(filter, schema)
         if verdict is None:
             return (Wanted(number, None, ()) for number in range(self.num_batches))
@@ -453,12 +496,15 @@ class IpcFile(Fragment):
             spans = ((int(offset[low + start]), int(rows[low + start : low + stop].sum())) for start, stop in runs)
             yield Wanted(number, tuple(spans), tuple(bool(here[start] == 2) for start, _ in runs))
 
-    def _task(self, wanted: list[Wanted], nbytes: int, columns: Sequence[str] | None) -> Task:
+    def task(self, wanted: Sequence[Wanted], columns: Sequence[str] | None) -> Task:
+        return self._task(wanted, int(self._sizes[[part.number for part in wanted]].sum()), columns)
+
+    def _task(self, wanted: Sequence[Wanted], nbytes: int, columns: Sequence[str] | None) -> Task:
         free = self._is_raw(wanted[0].number)
         sure = tuple(one for part in wanted for one in part.sure)
         return Task(lambda: self._read(wanted, columns), nbytes, free, sure if any(sure) else ())
 
-    def _read(self, wanted: list[Wanted], columns: Sequence[str] | None) -> list[pa.RecordBatch]:
+    def _read(self, wanted: Sequence[Wanted], columns: Sequence[str] | None) -> list[pa.RecordBatch]:
         with explained(self.address):
             numbers = [part.number for part in wanted]
             batches = self._whole(numbers) if self._reads_whole(columns, numbers) else self._projected(numbers, columns)
@@ -628,6 +674,7 @@ class ParquetFile(Fragment):
     def _read_schema(self) -> pa.Schema:
         from pyarrow import parquet
 
+        self._lock = threading.Lock()
         self._file = parquet.ParquetFile(self._source)
         return self._file.schema_arrow
 
@@ -640,16 +687,39 @@ class ParquetFile(Fragment):
         return int(self._file.metadata.num_rows)
 
     def tasks(self, columns: Sequence[str] | None, filter: Any = None, schema: pa.Schema = None) -> Iterator[Task]:
-        lock = threading.Lock()
-        for group in self._groups(filter, schema):
+        return (self.task([wanted], columns) for wanted in self.wanted(filter, schema))
 
-            def read(group: int = group) -> list[pa.RecordBatch]:
-                # One reader, one file position; pyarrow decodes the columns of a group side by side.
-                with lock, explained(self.address):
-                    table = self._file.read_row_group(group, columns=None if columns is None else list(columns))
-                    return (table if columns is None else table.select(columns)).to_batches()
+    def wanted(self, filter: Any, schema: pa.Schema) -> Iterable[Wanted]:
+        return [Wanted(group, None, ()) for group in self._groups(filter, schema)]
 
-            yield Task(read, self._file.metadata.row_group(group).total_byte_size, False)
+    def has_no_nulls(self, name: str) -> bool:
+        columns = [column for column in range(self._file.metadata.num_columns) if self._path(column) == name]
+        groups = [self._file.metadata.row_group(number) for number in range(self.num_batches)]
+        statistics = [group.column(column).statistics for group in groups for column in columns]
+        return bool(columns) and all(
+            found is not None and found.has_null_count and found.null_count == 0 for found in statistics
+        )
+
+    def _path(self, column: int) -> str:
+        return str(self._file.metadata.schema.column(column).path)
+
+    @property
+    def extents(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        groups = [self._file.metadata.row_group(number) for number in range(self.num_batches)]
+        sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+        rows, nbytes = np.array(sizes, np.int64).reshape(-1, 2).T
+        return rows, nbytes
+
+    def task(self, wanted: Sequence[Wanted], columns: Sequence[str] | None) -> Task:
+        groups = [part.number for part in wanted]
+
+        def read() -> list[pa.RecordBatch]:
+            # One reader, one file position; pyarrow decodes the columns of a group side by side.
+            with self._lock, explained(self.address):
+                table = self._file.read_row_groups(groups, columns=None if columns is None else list(columns))
+                return (table if columns is None else table.select(columns)).to_batches()
+
+        return Task(read, sum(self._file.metadata.row_group(group).total_byte_size for group in groups), False)
 
     def survey(self, filter: Any = None, schema: pa.Schema = None) -> Survey:
         sizes = [self._file.metadata.row_group(number).total_byte_size for number in range(self.num_batches)]

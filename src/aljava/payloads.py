@@ -63,9 +63,11 @@ class Payloads:
             fragments = [opener(part.place, **options) for part in listed]
         self._begin(fragments, _partition_columns(listed, fragments[0].schema), None)
 
-    def _begin(self, fragments: list[Fragment], partitions: pa.Table, filter: Any) -> None:
+    def _begin(
+        self, fragments: Sequence[Fragment], partitions: pa.Table, filter: Any, schema: pa.Schema | None = None
+    ) -> None:
         self._fragments, self._partitions, self._filter = fragments, partitions, filter
-        self._file_schema = fragments[0].schema
+        self._file_schema = fragments[0].schema if schema is None else schema
         for fragment in fragments[1:]:
             _must_agree(fragments[0], fragment)
         self._schema = self._file_schema
@@ -333,7 +335,7 @@ class Payloads:
     def _query(self) -> type["Query"]:
         return Query
 
-    def _like(self, fragments: list[Fragment], partitions: pa.Table, filter: Any) -> Self:
+    def _like(self, fragments: Sequence[Fragment], partitions: pa.Table, filter: Any) -> Self:
         other = self.__new__(type(self))
         kept = {id(fragment) for fragment in fragments}
         parts, options = self._opened_from

@@ -82,7 +82,8 @@ class ReceivedDataset(Dataset):
     def _table(self, selection: Selection) -> pa.Table | None:
         return None
 
-    def __reduce__(self) -> Any:
+    def must_travel(self) -> None:
+        """A stream cannot: see `Dataset.must_travel`."""
         raise InvalidOption(f"{self.address} is received by this process: send its table instead")
 
     def __repr__(self) -> str:

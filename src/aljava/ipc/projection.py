@@ -53,6 +53,11 @@ class Projection:
             wanted = header._replace(fields=tuple(header.fields[number] for number in columns))
             self._ids = dict(zip(dictionary_ids(wanted), dictionary_ids(ours), strict=True))
 
+    @property
+    def first_array(self) -> int:
+        """The number of the first column's array among those that the metadata of a batch lists."""
+        return int(self._spans[0][0][0])
+
     def has_dictionary(self, number: int) -> bool:
         """Whether one of the columns refers to the dictionary with this id."""
         return number in self._ids

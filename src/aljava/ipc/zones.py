@@ -90,6 +90,11 @@ class Zones:
         """The number of zones."""
         return int(self.table.num_rows)
 
+    def bounds(self, name: str) -> pa.StructArray | None:
+        """What is known of a column: a struct of `min`, `max` and `nulls` for each zone; None where nothing is."""
+        columns = self.table["columns"].combine_chunks()
+        return columns.field(name) if len(self) and columns.type.get_field_index(name) >= 0 else None
+
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None, schema: pa.Schema) -> "Zones | None":
         """Read the zone map from the custom metadata of a footer.
