@@ -30,6 +30,7 @@ test-quick: $(READY)  ## Run the tests that take seconds.
 test-engines: $(READY)  ## Install Ray and PyTorch, and run the tests that need them.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cluster,torch]'
 	$(BIN)/python -m pytest -m 'ray or torch' $(TEST)
+	$(BIN)/python -m pytest tests/test_docs.py -k 'engines or pytorch'
 
 lint: $(READY)  ## Check style and types.
 	$(BIN)/ruff check .
