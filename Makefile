@@ -37,8 +37,11 @@ lint: $(READY)  ## Check style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## Measure against the peers that are installed. BENCH='--only SCENARIO --quick' to choose.
-	$(BIN)/python -m bench $(BENCH)
+bench: $(READY)  ## Measure against the peers that are installed (25 minutes). ONLY=store/put-8kB for one scenario.
+	$(BIN)/python -m bench $(if $(ONLY),--only '$(ONLY)') $(BENCH)
+
+bench-quick: $(READY)  ## Run the benchmarks on small data, to see that they work (5 minutes).
+	$(BIN)/python -m bench --quick $(if $(ONLY),--only '$(ONLY)') $(BENCH)
 
 docs: $(READY)  ## Build the documentation into site/; warnings are errors.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

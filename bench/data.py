@@ -4,13 +4,28 @@ import os
 import shutil
 import subprocess
 import sysconfig
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
 
 FOLDER = Path(os.environ.get("ALJAVA_BENCH_DATA") or Path(__file__).parent / "data")
+
+
+def kept(name: str, make: Callable[[], pa.Table]) -> pa.Table:
+    """A table that takes long to make: made once, kept as a raw Arrow file, and mapped from then on."""
+    path = FOLDER / f"{name}.arrow"
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        table = make()
+        partial = path.with_suffix(f".{os.getpid()}")
+        with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        partial.rename(path)
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 def notebook(rows: int) -> pa.Table:
@@ -37,15 +52,23 @@ def wide(columns: int = 10_000, rows: int = 1_000) -> pa.Table:
     return pa.table({f"c{i}": values + i for i in range(columns)})
 
 
-@cache
 def lineitem(scale: float = 1) -> pa.Table:
+    """TPC-H lineitem with `string` for its text, as most files have it."""
+
+    def strings() -> pa.Table:
+        table = pq.read_table(lineitem_parquet(scale))
+        fields = [it.with_type(pa.string()) if pa.types.is_string_view(it.type) else it for it in table.schema]
+        return table.cast(pa.schema(fields))
+
+    return kept(f"lineitem-{scale:g}", strings)
+
+
+def lineitem_parquet(scale: float = 1) -> Path:
     """TPC-H lineitem as `tpchgen-cli` makes it; its text columns arrive as `string_view`.
 
     Raises:
         FileNotFoundError: `tpchgen-cli` is not installed; it comes with the `bench` extra.
     """
-    import pyarrow.parquet as pq
-
     path = FOLDER / f"sf{scale:g}" / "lineitem.parquet"
     if not path.exists():
         beside = Path(sysconfig.get_path("scripts")) / "tpchgen-cli"
@@ -59,4 +82,4 @@ def lineitem(scale: float = 1) -> pa.Table:
         )
         shutil.rmtree(path.parent, ignore_errors=True)
         partial.rename(path.parent)
-    return pq.read_table(path)
+    return path

@@ -1,20 +1,21 @@
-"""The format layer against pyarrow and Polars: writing, reading, choosing what to compress, and what it costs."""
+"""The format layer by itself: writing, reading, choosing what to compress, many columns, and memory."""
 
 import os
 import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.ipc
+import pyarrow.parquet as pq
 
 from aljava import ipc
-from bench.data import embeddings, lineitem, notebook, wide
-from bench.harness import Scenario, in_fresh_process
+from bench.data import embeddings, lineitem, lineitem_parquet, notebook, wide
+from bench.harness import Scenario, in_fresh_process, installed
+
+pl = installed("polars")
 
 BATCH_ROWS = 131_072
 
@@ -36,14 +37,6 @@ def ours(compression: str, described: bool = False) -> Any:
     return ipc.WriteOptions(compression=compression, statistics=described, checksums=described)
 
 
-@cache
-def lineitem_strings(scale: float) -> pa.Table:
-    """Lineitem with `string` in place of `string_view`, as most files have it."""
-    table = lineitem(scale)
-    fields = [field.with_type(pa.string()) if pa.types.is_string_view(field.type) else field for field in table.schema]
-    return table.cast(pa.schema(fields))
-
-
 def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
     """The table of the format layer."""
     scale = 0.01 if quick else 1
@@ -53,7 +46,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         return str(Path(folder.name) / name)
 
     def write_raw(where: str, described: bool) -> Scenario:
-        table = lineitem_strings(scale)
+        table = lineitem(scale)
         place = {
             "memory": lambda name: pa.BufferOutputStream(),
             "file": path,
@@ -70,7 +63,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         )
 
     def write_zstd() -> Scenario:
-        table = lineitem_strings(scale)
+        table = lineitem(scale)
         contestants = {
             "aljava": lambda: write(ipc, path("a"), table, ours("zstd"), BATCH_ROWS),
             "pyarrow": lambda: write(pa.ipc, path("b"), table, plain("zstd"), BATCH_ROWS),
@@ -81,7 +74,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         return Scenario("write lineitem, zstd", contestants, table.nbytes, {"pyarrow": 1.25}, facts=facts)
 
     def read(codec: str) -> Scenario:
-        table = lineitem_strings(scale)
+        table = lineitem(scale)
         write(pa.ipc, path("r"), table, plain(codec), BATCH_ROWS)
         reach = {"lz4": 1.2, "zstd": 1.3}[codec]
         return Scenario(
@@ -89,7 +82,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             {
                 "aljava": lambda: ipc.open_file(pa.memory_map(path("r"))).read_all(),
                 "pyarrow": lambda: pa.ipc.open_file(pa.memory_map(path("r"))).read_all(),
-                "polars": lambda: pl.read_ipc(path("r")),
+                "polars": pl and (lambda: pl.read_ipc(path("r"))),
             },
             table.nbytes,
             {"pyarrow": reach, "polars": reach},
@@ -141,7 +134,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         )
 
     def views() -> Scenario:
-        table = lineitem(scale)
+        table = pq.read_table(lineitem_parquet(scale))
         contestants = {
             "aljava": lambda: write(ipc, path("v1"), table, ours("none"), BATCH_ROWS),
             "pyarrow": lambda: write(pa.ipc, path("v2"), table, plain(None), BATCH_ROWS),
@@ -212,6 +205,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             },
             megabytes * 1_000_000,
             facts=facts,
+            rounds=1,
         )
 
     return {

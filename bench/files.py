@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +17,29 @@ import pyarrow.feather
 import pyarrow.parquet
 
 import aljava
-from bench.harness import Scenario
+from bench.data import kept
+from bench.harness import Scenario, installed
 
 CODEC = {"raw": "uncompressed", "zstd": "zstd"}
 OURS = {"raw": "none", "zstd": "zstd"}
 
 
-@cache
 def sales(rows: int) -> pa.Table:
     """Sorted by `id`; numbers that shrink and numbers that do not, and a word: 60 bytes a row."""
     rng = np.random.default_rng(7)
-    return pa.table(
-        {
-            "id": np.arange(rows),
-            "day": np.arange(rows, dtype=np.int64) // 10_000,
-            "price": rng.standard_normal(rows),
-            "volume": rng.integers(0, 1000, rows),
-            "customer": rng.integers(0, 100_000, rows),
-            "score": rng.random(rows),
-            "category": pa.array(np.array(["A", "B", "C", "D", "E"])[rng.integers(0, 5, rows)]),
-        }
+    return kept(
+        f"sales-{rows}",
+        lambda: pa.table(
+            {
+                "id": np.arange(rows),
+                "day": np.arange(rows, dtype=np.int64) // 10_000,
+                "price": rng.standard_normal(rows),
+                "volume": rng.integers(0, 1000, rows),
+                "customer": rng.integers(0, 100_000, rows),
+                "score": rng.random(rows),
+                "category": pa.array(np.array(["A", "B", "C", "D", "E"])[rng.integers(0, 5, rows)]),
+            }
+        ),
     )
 
 
@@ -50,17 +52,14 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
     def path(name: str) -> str:
         return str(Path(folder.name) / name)
 
-    @cache
     def ours(kind: str) -> str:
         aljava.write(sales(rows), path(f"ours-{kind}.arrow"), compression=OURS[kind])
         return path(f"ours-{kind}.arrow")
 
-    @cache
     def theirs(kind: str) -> str:
         pa.feather.write_feather(sales(rows), path(f"theirs-{kind}.arrow"), compression=CODEC[kind])
         return path(f"theirs-{kind}.arrow")
 
-    @cache
     def parquet() -> str:
         pa.parquet.write_table(sales(rows), path("theirs.parquet"), compression="zstd")
         return path("theirs.parquet")
@@ -156,8 +155,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         )
 
     def many_batches() -> Scenario:
-        import polars as pl
-
+        pl = installed("polars")
         count = 2_000 if quick else 100_000
         batch = pa.record_batch({"a": np.arange(10), "b": np.arange(10) / 2})
         with pa.ipc.new_file(path("tiny.arrow"), batch.schema) as writer:
@@ -173,15 +171,14 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             {
                 "aljava": lambda: aljava.read(path("tiny.arrow")),
                 "pyarrow": pyarrow_reads,
-                "Polars": lambda: pl.read_ipc(path("tiny.arrow")),
+                "Polars": pl and (lambda: pl.read_ipc(path("tiny.arrow"))),
             },
             None,
             {"pyarrow": 1, "Polars": 1},
         )
 
     def to_pandas() -> Scenario:
-        import pandas as pd
-
+        pd = installed("pandas")
         count = 100_000 if quick else 5_000_000
         rng = np.random.default_rng(7)
         table = pa.table({f"c{number}": rng.random(count) for number in range(8)})
@@ -191,7 +188,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             f"to_pandas of {8 * count:,} float64 in 8 columns from a raw file",
             {
                 "aljava": lambda: aljava.open(path("floats.arrow")).to_pandas(),
-                "pandas.read_feather": lambda: pd.read_feather(path("floats.feather")),
+                "pandas.read_feather": pd and (lambda: pd.read_feather(path("floats.feather"))),
             },
             table.nbytes,
             {"pandas.read_feather": 50},

@@ -3,9 +3,13 @@
 A scenario is a function that prepares its data and returns a `Scenario`: named contestants, each a function without
 arguments, of which one is Aljava. The harness warms each up, then runs them in turn, A B C A B C …, and compares each
 round's figures with Aljava's of the same round, so that a machine that drifts does not decide the outcome.
+
+A round in which the rest of the machine was at work is run again. What cannot be mended so is said of the scenario.
 """
 
 import gc
+import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -15,12 +19,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: Ratios of the slowest to the fastest round beyond which a figure is marked as noisy.
-NOISY = 1.5
+#: The share of the machine's processors that others may take before a round is run again.
+DISTURBED = 0.05
+#: Ratio of the third to the first quartile of a contestant's rounds beyond which its figure is marked.
+UNSTEADY = 1.3
+#: How far a memory copy may differ before and after a scenario.
+DRIFTED = 0.15
+#: Seconds of rounds that a scenario may take; it gets from `FEWEST` to `MOST` rounds within that.
+BUDGET = 8.0
+FEWEST, MOST = 3, 15
 
 
 @dataclass(frozen=True)
@@ -29,8 +40,9 @@ class Scenario:
 
     #: What is done, as it stands in the table.
     name: str
-    #: A function for each contestant; the one that begins with "aljava" is measured against the others.
-    contestants: dict[str, Callable[[], Any]]
+    #: A function for each contestant; the one that begins with "aljava" is measured against the others. None stands
+    #: for a peer that is not installed.
+    contestants: dict[str, Callable[[], Any] | None]
     #: Bytes of Arrow data that one round moves, for GB/s; None where that says nothing.
     nbytes: int | None = None
     #: What Aljava has to reach against each peer: peer's time / Aljava's time, at least.
@@ -39,74 +51,172 @@ class Scenario:
     prepare: Callable[[], None] | None = None
     #: Further facts by contestant (a size in bytes, peak memory), filled in by the scenario.
     facts: dict[str, dict[str, float]] = field(default_factory=dict)
+    #: Why Aljava loses to a peer, or falls short of what it has to reach: one sentence for the page.
+    why: str = ""
+    #: Contestants that do less than the scenario asks, such as a bare copy of memory: a floor, not a peer to beat.
+    floors: tuple[str, ...] = ()
+    #: At most so many rounds, for what takes long.
+    rounds: int = MOST
 
 
-@dataclass(frozen=True)
-class Result:
-    """What came out, for one contestant of one scenario."""
-
-    scenario: str
-    contestant: str
-    #: Wall-clock seconds of each counted round.
-    seconds: list[float]
-    #: Median of the rounds' ratios: this contestant's time / Aljava's of the same round. Above 1, Aljava is faster.
-    ratio: float
-    #: The smallest and the largest of those ratios.
-    spread: tuple[float, float]
-    #: GB/s at the median, where bytes are the point.
-    gb_per_second: float | None
-    #: What the ratio has to reach, where the scenario says so.
-    target: float | None
-    #: Whether the rounds differ so much that the figure says little.
-    noisy: bool
-    facts: dict[str, float]
-
-    @property
-    def median(self) -> float:
-        """The median of the rounds, in seconds."""
-        return statistics.median(self.seconds)
+def installed(module: str) -> Any:
+    """The module of that name, or None where it is not installed."""
+    return importlib.import_module(module) if importlib.util.find_spec(module) else None
 
 
-def run(scenario: Scenario, rounds: int = 5) -> list[Result]:
-    """Runs one scenario, contestants alternating.
+def measure(scenario: Scenario, rounds: int | None = None) -> dict[str, Any]:
+    """Runs one scenario, contestants alternating, and returns what happened as a JSON object.
 
     Args:
         scenario: what to run.
-        rounds: counted rounds, after one that is not.
+        rounds: counted rounds; as many as fit into `BUDGET` if not given.
     """
-    names = list(scenario.contestants)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for round_ in range(rounds + 1):
+    contestants = {name: call for name, call in scenario.contestants.items() if call}
+    names = list(contestants)
+    copy_before = memory_copy()
+    watch = _Watch()
+    time.sleep(0.25)
+    idle = watch.others()
+
+    def one(number: int) -> dict[str, float]:
+        taken = {}
         # The order turns, so that nobody always runs on the heels of the same neighbour.
-        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
+        for name in names[number % len(names) :] + names[: number % len(names)]:
             if scenario.prepare:
                 scenario.prepare()
             gc.collect()
             start = time.perf_counter()
-            kept = scenario.contestants[name]()
-            elapsed = time.perf_counter() - start
+            kept = contestants[name]()
+            taken[name] = time.perf_counter() - start
             del kept
-            if round_:
-                seconds[name].append(elapsed)
-    ours = next((name for name in names if name.startswith("aljava")), names[0])
-    results = []
-    for name in names:
-        ratios = [theirs / mine for theirs, mine in zip(seconds[name], seconds[ours], strict=True)]
-        median = statistics.median(seconds[name])
-        results.append(
-            Result(
-                scenario.name,
-                name,
-                seconds[name],
-                statistics.median(ratios),
-                (min(ratios), max(ratios)),
-                scenario.nbytes / median / 1e9 if scenario.nbytes else None,
-                scenario.targets.get(name),
-                max(seconds[name]) > NOISY * min(seconds[name]),
-                scenario.facts.get(name, {}),
-            )
-        )
-    return results
+        return taken
+
+    start = time.perf_counter()
+    warm_up = sum(one(0).values())
+    wanted = rounds or min(scenario.rounds, max(FEWEST, min(MOST, int(BUDGET / warm_up))))
+    calm: list[dict[str, float]] = []
+    disturbed: list[dict[str, float]] = []
+    whole = _Watch()
+    most = 2 * wanted
+    while len(calm) < wanted and len(calm) + len(disturbed) < most:
+        watch = _Watch()
+        taken = one(1 + len(calm) + len(disturbed))
+        (disturbed if watch.disturbed() else calm).append(taken)
+        steady = all(_steady([it[name] for it in calm]) for name in names)
+        if len(calm) == wanted < most and not steady and warm_up * wanted < BUDGET and not rounds:
+            wanted = most  # more rounds, to find the middle of what varies
+    counted = calm if len(calm) >= min(FEWEST, wanted) else calm + disturbed
+    during = whole.others()
+    copy_after = memory_copy()
+    seconds = {name: [round(it[name], 9) for it in counted] for name in names}
+    return {
+        "name": scenario.name,
+        "nbytes": scenario.nbytes,
+        "contestants": [
+            {
+                "name": name,
+                "seconds": seconds[name],
+                "target": scenario.targets.get(name),
+                "floor": name in scenario.floors,
+                "facts": scenario.facts.get(name, {}),
+            }
+            for name in names
+        ],
+        "missing": [name for name in scenario.contestants if name not in names],
+        "why": scenario.why,
+        "repeated": len(disturbed) if counted is calm else 0,
+        "memcpy": [round(copy_before, 2), round(copy_after, 2)],
+        "noise": list(
+            _noise(idle, during if counted is not calm or whole.short() else 0, seconds, copy_before, copy_after)
+        ),
+        "took": round(time.perf_counter() - start, 1),
+    }
+
+
+def _noise(
+    before: float, during: float, seconds: dict[str, list[float]], copy_before: float, copy_after: float
+) -> Iterator[str]:
+    """What speaks against the figures of a scenario, in words."""
+    if before > DISTURBED:
+        yield f"others used {before:.0%} of the processors before it began"
+    if during > DISTURBED:
+        yield f"others used {during:.0%} of the processors while it ran"
+    if abs(copy_after / copy_before - 1) > DRIFTED:
+        yield f"a memory copy made {copy_before:.1f} GB/s before and {copy_after:.1f} GB/s after"
+    for name, rounds in seconds.items():
+        if not _steady(rounds):
+            yield f"the rounds of {name} took {min(rounds):.3g} to {max(rounds):.3g} s"
+
+
+def _steady(rounds: list[float]) -> bool:
+    if len(rounds) < FEWEST:
+        return True
+    first, _, third = statistics.quantiles(rounds, n=4, method="inclusive")
+    return third <= UNSTEADY * first
+
+
+def memory_copy() -> float:
+    """GB/s of a copy of 32 MiB, the best of ten: what the machine can do just now."""
+    import numpy as np
+
+    source, target = np.ones(32 << 20, np.uint8), np.ones(32 << 20, np.uint8)
+    best = float("inf")
+    for _ in range(10):
+        start = time.perf_counter()
+        np.copyto(target, source)
+        best = min(best, time.perf_counter() - start)
+    return float(source.nbytes / best / 1e9)
+
+
+class _Watch:
+    """Looks at how much of the machine's processors others take: other programs, other machines (steal), the kernel."""
+
+    def __init__(self) -> None:
+        self._total, self._busy, self._own = _ticks()
+
+    def _passed(self) -> tuple[float, float]:
+        total, busy, own = _ticks()
+        return total - self._total, max(0.0, (busy - self._busy) - (own - self._own))
+
+    def others(self) -> float:
+        """Their share since this was made, of all processors."""
+        total, others = self._passed()
+        return others / total if total else 0.0
+
+    def short(self) -> bool:
+        """Whether so little time has passed that single rounds could not be judged."""
+        return self._passed()[0] < 200 * (os.cpu_count() or 1)
+
+    def disturbed(self) -> bool:
+        """Whether that was too much; what is too short to tell, at 10 ms a tick, is not."""
+        total, others = self._passed()
+        return others >= 4 and others > DISTURBED * total
+
+
+def _ticks() -> tuple[float, float, float]:
+    """Ticks of all processors so far, those that were not idle, and those of this process and what it started."""
+    try:
+        with open("/proc/stat") as file:
+            ticks = [int(word) for word in file.readline().split()[1:9]]
+    except OSError:  # not Linux: nothing is known of others
+        return 0, 0, 0
+    times: dict[int, int] = {}
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    words = file.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            times[int(entry)] = sum(map(int, words[11:15]))
+            children.setdefault(int(words[1]), []).append(int(entry))
+    own, family = 0, [os.getpid()]
+    while family:
+        member = family.pop()
+        own += times.get(member, 0)
+        family += children.get(member, [])
+    return sum(ticks), sum(ticks) - ticks[3] - ticks[4], own
 
 
 @contextmanager
@@ -124,33 +234,12 @@ def _memory(key: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
 
 
-def table(results: list[Result]) -> str:
-    """The results as a Markdown table."""
-    lines = [
-        "| scenario | contestant | median | GB/s | time / Aljava's (spread) | to reach | facts |",
-        "|---|---|---:|---:|---:|---:|---|",
-    ]
-    for result in results:
-        low, high = result.spread
-        row = [
-            result.scenario,
-            result.contestant,
-            _seconds(result.median) + (" (noisy)" if result.noisy else ""),
-            "" if result.gb_per_second is None else f"{result.gb_per_second:.2f}",
-            "1" if low == high == 1 else f"{result.ratio:.2f} ({low:.2f} – {high:.2f})",
-            "" if result.target is None else f"{result.target:g} {'✓' if result.ratio >= result.target else '✗'}",
-            ", ".join(f"{name} {_figure(value)}" for name, value in result.facts.items()),
-        ]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
-
-
 def machine() -> dict[str, Any]:
     """The machine and the versions, as they go with every figure."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
-    for package in ("aljava", "pyarrow", "polars", "duckdb", "pandas", "numpy", "ray"):
+    for package in ("aljava", "pyarrow", "polars", "duckdb", "duckdb-cli", "pandas", "numpy", "ray", "dask", "torch"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
@@ -164,26 +253,14 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model,
         "cores": os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": versions,
     }
 
 
-def report(results: list[Result]) -> dict[str, Any]:
-    """All of it as one JSON object."""
-    return {"machine": machine(), "results": [{**asdict(result), "median": result.median} for result in results]}
-
-
 def in_fresh_process(module: str, *arguments: str) -> dict[str, Any]:
     """Runs `python -m MODULE ARGUMENTS`, which prints one JSON object: for what only a process of its own can show."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
-
-
-def _seconds(value: float) -> str:
-    return f"{value * 1e6:.0f} µs" if value < 1e-3 else f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
-
-
-def _figure(value: float) -> str:
-    return f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value:g}"

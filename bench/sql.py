@@ -7,7 +7,6 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.ipc
+import pyarrow.parquet as pq
 
 import aljava
-from bench.data import FOLDER, lineitem, notebook
+from bench.data import kept, lineitem_parquet, notebook
 from bench.harness import Scenario, in_fresh_process
 
 Q1 = """
@@ -44,11 +44,10 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         return str(Path(folder.name) / name)
 
     def tpch(name: str, query: str) -> Scenario:
-        table = lineitem(scale)
+        parquet = lineitem_parquet(scale)
+        table = pq.read_table(parquet)
         raw = path("lineitem.arrow")
-        if not Path(raw).exists():
-            aljava.write(table, raw, compression="none")
-        parquet = FOLDER / f"sf{scale:g}" / "lineitem.parquet"
+        aljava.write(table, raw, compression="none")
         connection = duckdb.connect()
         connection.register("in_memory", table)
         return Scenario(
@@ -61,23 +60,17 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             targets={"DuckDB, pyarrow Table": 0.9, "DuckDB, Parquet": 1},
         )
 
-    @cache
-    def sorted_files() -> dict[str, str]:
-        table = notebook(rows)
-        aljava.write(table, path("raw.arrow"), compression="none")
-        aljava.write(table, path("zstd.arrow"), compression="zstd")
-        for codec in (None, "zstd"):
-            options = pa.ipc.IpcWriteOptions(compression=codec)
-            with pa.ipc.new_file(path(f"pyarrow-{codec}.arrow"), table.schema, options=options) as writer:
-                writer.write_table(table, 131_072)
-        duckdb.from_arrow(table).write_parquet(path("sorted.parquet"), compression="zstd")
-        return {"none": path("raw.arrow"), "zstd": path("zstd.arrow")}
-
     def one_percent(compression: str, targets: tuple[float, float]) -> Scenario:
-        address = sorted_files()[compression]
+        table = kept(f"notebook-{rows}", lambda: notebook(rows))
+        address = path("ours.arrow")
+        aljava.write(table, address, compression=compression)
+        options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
+        with pa.ipc.new_file(path("pyarrow.arrow"), table.schema, options=options) as writer:
+            writer.write_table(table, 131_072)
+        duckdb.from_arrow(table).write_parquet(path("sorted.parquet"), compression="zstd")
         first = rows // 2
         query = f"select sum(value), count(*) from {{table}} where id between {first} and {first + rows // 100}"
-        peer = pa.dataset.dataset(path(f"pyarrow-{None if compression == 'none' else compression}.arrow"), format="ipc")
+        peer = pa.dataset.dataset(path("pyarrow.arrow"), format="ipc")
         connection = duckdb.connect()
         connection.register("peer", peer)
         over_ipc, over_parquet = "DuckDB, pyarrow.dataset over IPC", "DuckDB, Parquet"
@@ -101,7 +94,10 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             return done
 
         return Scenario(
-            f"{megabytes / 1000:g} GB of result to a file", {"aljava.write(aljava.sql(…))": write}, facts=facts
+            f"{megabytes / 1000:g} GB of result to a file",
+            {"aljava.write(aljava.sql(…))": write},
+            facts=facts,
+            rounds=1,
         )
 
     def whole_command() -> Scenario:
@@ -116,14 +112,17 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         def command(*words: str) -> Callable[[], Any]:
             return lambda: subprocess.run(words, check=True, capture_output=True, env=environment)
 
-        contestants = {
-            "aljava sql": command(f"{scripts}/aljava", "sql", f"select count(*) from '{arrow}'"),
-            "python -c 'import pyarrow'": command(sys.executable, "-c", "import pyarrow"),
-        }
         peer = shutil.which("duckdb", path=scripts) or shutil.which("duckdb")
-        if peer:
-            contestants["duckdb -c, Parquet"] = command(peer, "-c", f"select count(*) from '{parquet}'")
-        return Scenario("first result of a whole command", contestants)
+        floor = "python -c 'import pyarrow'"
+        return Scenario(
+            "first result of a whole command",
+            {
+                "aljava sql": command(f"{scripts}/aljava", "sql", f"select count(*) from '{arrow}'"),
+                floor: command(sys.executable, "-c", "import pyarrow"),
+                "duckdb -c, Parquet": peer and command(peer, "-c", f"select count(*) from '{parquet}'"),
+            },
+            floors=(floor,),
+        )
 
     return {
         "tpch-1": lambda: tpch("1", Q1),

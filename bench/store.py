@@ -5,7 +5,6 @@ Ray is measured where it is installed (`pip install 'aljava[bench]'`).
 
 import atexit
 import functools
-import importlib.util
 import multiprocessing
 import os
 import subprocess
@@ -24,7 +23,7 @@ import pyarrow.feather
 
 import aljava.multiprocessing
 from aljava.store import Store
-from bench.harness import Scenario
+from bench.harness import Scenario, installed
 
 
 def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
@@ -59,11 +58,9 @@ def _store() -> Store:
 @functools.cache
 def _ray() -> Any:
     """Ray with an object store of 4 GiB, or `None` where it is not installed."""
-    if importlib.util.find_spec("ray") is None:
-        return None
-    import ray
-
-    ray.init(num_cpus=2, object_store_memory=4 << 30, include_dashboard=False, logging_level="ERROR")
+    ray = installed("ray")
+    if ray:
+        ray.init(num_cpus=2, object_store_memory=4 << 30, include_dashboard=False, logging_level="ERROR")
     return ray
 
 
@@ -73,13 +70,17 @@ def _put_recycled(nbytes: int) -> Scenario:
         store.put(table, "large")
     source = np.ones(nbytes, np.uint8)
     target = np.ones(nbytes, np.uint8)
-    contestants: dict[str, Callable[[], Any]] = {
-        "aljava": lambda: store.put(table, "large"),
-        "memcpy": lambda: np.copyto(target, source),
-    }
-    if ray:
-        contestants["ray.put"] = lambda: ray.put(table)
-    return Scenario(f"put {nbytes >> 20} MiB, memory recycled", contestants, nbytes, {"memcpy": 0.9, "ray.put": 1})
+    return Scenario(
+        f"put {nbytes >> 20} MiB, memory recycled",
+        {
+            "aljava": lambda: store.put(table, "large"),
+            "memcpy": lambda: np.copyto(target, source),
+            "ray.put": ray and (lambda: ray.put(table)),
+        },
+        nbytes,
+        {"memcpy": 0.9, "ray.put": 1},
+        floors=("memcpy",),
+    )
 
 
 def _put_cold(nbytes: int) -> Scenario:
@@ -126,10 +127,12 @@ def _put_small(nbytes: int, targets: dict[str, float]) -> Scenario:
         for number in range(times):
             store[f"{number % 10}"] = table
 
-    contestants: dict[str, Callable[[], Any]] = {"aljava": ours}
-    if ray:
-        contestants["ray.put"] = lambda: [ray.put(table) for _ in range(times)][:0]
-    return Scenario(f"put {nbytes // 1000} kB, {times} times", contestants, nbytes * times, targets)
+    return Scenario(
+        f"put {nbytes // 1000} kB, {times} times",
+        {"aljava": ours, "ray.put": ray and (lambda: [ray.put(table) for _ in range(times)][:0])},
+        nbytes * times,
+        targets,
+    )
 
 
 def _get(nbytes: int, times: int) -> Scenario:
@@ -144,19 +147,16 @@ def _get(nbytes: int, times: int) -> Scenario:
             store[key]
         facts[fact] = round((time.perf_counter() - start) / times * 1e6, 1)
 
-    contestants: dict[str, Callable[[], Any]] = {"aljava": ours}
-    if ray:
-        reference = ray.put(table)
+    reference = ray and ray.put(table)
 
-        def theirs() -> None:
-            for _ in range(times):
-                ray.get(reference)
+    def theirs() -> None:
+        for _ in range(times):
+            ray.get(reference)
 
-        contestants["ray.get"] = theirs
     size = f"{nbytes >> 20} MiB" if nbytes >> 20 else f"{nbytes // 1000} kB"
     return Scenario(
         f"get {size}, {times} times",
-        contestants,
+        {"aljava": ours, "ray.get": ray and theirs},
         targets={"ray.get": 4},
         prepare=lambda: ours("small", "µs a get of 8 kB"),
         facts={"aljava": facts},
@@ -242,6 +242,7 @@ def _memory(nbytes: int) -> Scenario:
         {"aljava": lambda: four("aljava", store.name), "Feather file": lambda: four("feather", path)},
         nbytes,
         facts=facts,
+        rounds=2,
     )
 
 
@@ -264,4 +265,5 @@ def _list(objects: int) -> Scenario:
             "os.listdir and os.stat": lambda: [os.stat(f"{store.path}/{name}") for name in os.listdir(store.path)],
         },
         facts={"aljava": facts},
+        floors=("os.listdir and os.stat",),
     )

@@ -119,7 +119,8 @@ def _between(
         return once
 
     made = {label: contestant(kind, drain) for label, (kind, drain) in contestants.items()}
-    return Scenario(name, made, nbytes, targets)
+    floors = tuple(label for label in made if label.startswith("bare "))
+    return Scenario(name, made, nbytes, targets, floors=floors)
 
 
 def _closing() -> ExitStack:
@@ -248,9 +249,9 @@ def _memory(rows: int) -> Scenario:
             label: contestant(label, options, pause)
             for label, options, pause in (
                 ("aljava, bytes", "?shared_memory=off", 0),
-                ("bytes, a slow reader", "?shared_memory=off", 0.002),
-                ("shared memory", "", 0),
-                ("shared memory, a slow reader", "", 0.002),
+                ("aljava, bytes, a slow reader", "?shared_memory=off", 0.002),
+                ("aljava, shared memory", "", 0),
+                ("aljava, shared memory, a slow reader", "", 0.002),
             )
         },
         facts=facts,
