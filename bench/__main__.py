@@ -46,7 +46,8 @@ def main() -> int:
         "--record", metavar="FILE", help="measure in this very process, and write what came out as JSON"
     )
     arguments = parser.parse_args()
-    names = [name for name in scenarios(arguments.quick) if _matches(name, arguments.only)]
+    known = scenarios(arguments.quick, arguments.only if arguments.record else None)
+    names = [name for name in known if _matches(name, arguments.only)]
     if not names:
         parser.error(f"no scenario matches {arguments.only!r}: see --list")
     if arguments.list:
@@ -54,9 +55,9 @@ def main() -> int:
         return 0
     rounds = arguments.rounds or (2 if arguments.quick else None)
     if arguments.record:
-        record = measure(scenarios(arguments.quick)[names[0]](), rounds)
-        Path(arguments.record).write_text(json.dumps(record))
+        Path(arguments.record).write_text(json.dumps(measure(known[names[0]](), rounds)))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and what it started ends with it
     kept = _Kept()
     if not arguments.page:
         whole = not (arguments.only or arguments.quick)
@@ -72,16 +73,22 @@ def main() -> int:
                 kept.add(name, record)
         if not whole:
             return int(any("failed" in record for record in records.values()))
-    known = {name: kept.records[name] for name in names if name in kept.records}
-    for path in make(known, kept.machine, [name for name in names if name not in known]):
+    measured = {name: kept.records[name] for name in known if name in kept.records}
+    for path in make(measured, kept.machine, [name for name in known if name not in measured]):
         print(f"wrote {path}", file=sys.stderr)
-    return int(any("failed" in record for record in known.values()))
+    return int(any("failed" in record for record in measured.values()))
 
 
-def scenarios(quick: bool) -> dict[str, Any]:
-    """The scenarios of all rooms, as ROOM/NAME: modules of this package that have a function `scenarios`."""
+def scenarios(quick: bool, one: str | None = None) -> dict[str, Any]:
+    """The scenarios of all rooms, as ROOM/NAME: modules of this package that have a function `scenarios`.
+
+    Args:
+        quick: on small data.
+        one: the name of the only scenario that is wanted, so that its room alone is imported.
+    """
     found = {}
-    for module in sorted(it.name for it in pkgutil.iter_modules(bench.__path__) if it.name != "__main__"):
+    modules = sorted(it.name for it in pkgutil.iter_modules(bench.__path__) if it.name != "__main__")
+    for module in [one.partition("/")[0]] if one else modules:
         room = importlib.import_module(f"bench.{module}")
         if hasattr(room, "scenarios"):
             found.update({f"{module}/{name}": prepare for name, prepare in room.scenarios(quick).items()})

@@ -1,9 +1,11 @@
 """The tables that the scenarios use, made once and kept in `bench/data/`."""
 
+import atexit
 import os
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,13 @@ def kept(name: str, make: Callable[[], pa.Table]) -> pa.Table:
             writer.write_table(table)
         partial.rename(path)
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def scratch() -> str:
+    """A folder for what is written while it is measured; it goes with this process."""
+    folder = tempfile.mkdtemp(prefix="aljava-bench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def notebook(rows: int) -> pa.Table:

@@ -99,7 +99,7 @@ def block(name: str, record: dict[str, Any]) -> str:
         lines.append(
             f"    {contestant:{width}}  {median:>8}  {rate:>10}  {against}{'  ' + facts if facts else ''}".rstrip()
         )
-    lines += [f"    noisy: {reason}" for reason in record["noise"]]
+    lines += [f"    noisy: {'; '.join(record['noise'])}"] if record["noise"] else []
     lines += [f"    not installed: {', '.join(record['missing'])}"] if record["missing"] else []
     return "\n".join(lines)
 
@@ -151,17 +151,18 @@ def _page(
     yield "<!-- Written by `make bench`; `python -m bench --page` makes it again from what was measured. -->"
     yield "# Benchmarks\n"
     yield (
-        f"{len(measured)} scenarios, each against what people use today: in {len(all_pairs)} comparisons Aljava is faster "
-        f"in **{outcomes['faster']}**, level in **{outcomes['level']}** and slower in **{outcomes['slower']}**. "
+        f"{len(measured)} scenarios, each against what people use today: in {len(all_pairs)} comparisons "
+        f"Aljava is faster in **{outcomes['faster']}**, level in **{outcomes['level']}** and slower in **{outcomes['slower']}**. "
         "Those that it loses are [listed with the reason](#lost).\n"
     )
     yield _image("overview", "How many times as long each peer takes, room by room")
     yield (
         f"\nMeasured on {when[0] if when[0] == when[-1] else f'{when[0]} to {when[-1]}'} on {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}; "
+        f"{machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, {machine['system']}, "
+        f"Python {machine['python']}; "
         + ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
         + (
-            f". ({len(measured) - versions[str(machine['versions'])]} of the scenarios were measured with other versions.)"
+            f". ({len(measured) - versions[str(machine['versions'])]} of them were measured with other versions.)"
             if len(versions) > 1
             else "."
         )
@@ -180,25 +181,25 @@ def _page(
     yield "\n## Lost, and why { #lost }\n"
     lost = {pair.scenario: measured[pair.scenario] for pair in all_pairs if pair.outcome == "slower"}
     yield "Where Aljava takes longer than a peer:\n" if lost else "Aljava takes longer than no peer in this run."
-    yield from _reasons(lost, [pair for pair in all_pairs if pair.outcome == "slower"], "against")
+    yield from _reasons(lost, [pair for pair in all_pairs if pair.outcome == "slower"], missed=False)
     missed = {pair.scenario: measured[pair.scenario] for pair in short if pair.scenario not in lost}
     if missed:
         yield "\nWhere Aljava is not slower, but does not reach what was set:\n"
-        yield from _reasons(missed, short, "to reach")
+        yield from _reasons(missed, short, missed=True)
     noisy = [name for name, record in measured.items() if record["noise"]]
     absent = sorted({name for record in measured.values() for name in record["missing"]})
     yield "\n## What to make of the figures { #noise }\n"
     copies = [rate for record in measured.values() for rate in record["memcpy"]]
     yield (
-        f"A memory copy of 32 MiB, made before and after each scenario, moved {min(copies):.1f} to {max(copies):.1f} GB/s "
-        f"during the run (median {statistics.median(copies):.1f}). "
+        f"A memory copy of 32 MiB, made before and after each scenario, moved {min(copies):.1f} to "
+        f"{max(copies):.1f} GB/s during the run (median {statistics.median(copies):.1f}). "
         f"{sum(record['repeated'] for record in measured.values())} rounds were run again because others used the "
         f"processors. {len(noisy)} of {len(measured)} scenarios are marked as noisy: "
         + (", ".join(f"`{name}`" for name in noisy) or "none")
         + "."
     )
     if absent:
-        yield f"\nNot installed here, and so not measured: {', '.join(absent)}. `pip install -e '.[bench]'` brings them."
+        yield f"\nNot installed, and so not measured: {', '.join(absent)}. `pip install -e '.[bench]'` brings them."
     if failed:
         yield "\nNot measured:\n"
         yield from (f"- `{name}`: {reason}" for name, reason in failed.items())
@@ -223,17 +224,19 @@ The harness looks at the machine while it measures: [what it saw](#noise) stands
 def _title(room: str) -> tuple[str, str]:
     """A room's name as its module gives it, and what it is about: `NAME: …` is the first line of its docstring."""
     about = (importlib.import_module(f"bench.{room}").__doc__ or room).partition("\n")[0]
-    return room.capitalize(), about
+    return room.upper() if room == "sql" else room.capitalize(), about
 
 
 def _image(name: str, text: str) -> str:
     return f"![{text}](benchmarks/{name}.svg)"
 
 
-def _reasons(records: dict[str, Any], compared: list[Pair], word: str) -> Iterator[str]:
+def _reasons(records: dict[str, Any], compared: list[Pair], missed: bool) -> Iterator[str]:
     for name, record in records.items():
         against = [
-            f"{_times(pair.ratio)} {f'of {_times(pair.target or 0)} to reach against' if word == 'to reach' else word} {pair.peer}"
+            _times(pair.ratio)
+            + (f" of {_times(pair.target or 0)} to reach against " if missed else " against ")
+            + pair.peer
             for pair in compared
             if pair.scenario == name
         ]
@@ -292,8 +295,8 @@ class _Axis:
         last = -math.inf
         for ratio in (step * 10.0**decade for decade in decades for step in steps):
             if self._first <= math.log10(ratio) <= self._last:
-                x = self(ratio)
-                yield f'<line class="{"one" if ratio == 1 else "grid"}" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
+                x, kind = self(ratio), "one" if ratio == 1 else "grid"
+                yield f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
                 if x - last > 34 or ratio == 1:
                     yield f'<text class="soft small middle" x="{x:.1f}" y="{top - 6}">{ratio:g}×</text>'
                     last = x
@@ -317,9 +320,8 @@ def chart(compared: list[Pair]) -> str:
             y, last = y + 20, pair.scenario
         middle = y + 9
         parts.append(f'<text class="soft end" x="{left - 14}" y="{middle + 4.5:.1f}">{escape(pair.peer)}</text>')
-        parts.append(
-            f'<line class="range {pair.outcome}" x1="{axis(pair.low):.1f}" x2="{axis(pair.high):.1f}" y1="{middle}" y2="{middle}"/>'
-        )
+        ends = f'x1="{axis(pair.low):.1f}" x2="{axis(pair.high):.1f}" y1="{middle}" y2="{middle}"'
+        parts.append(f'<line class="range {pair.outcome}" {ends}/>')
         if pair.target:
             x = axis(pair.target)
             parts.append(f'<line class="notch" x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 7}" y2="{middle + 7}"/>')
@@ -378,4 +380,5 @@ def _short(title: str) -> str:
 def _svg(height: float, parts: Iterable[str]) -> str:
     ground = f'<rect class="ground" x=".5" y=".5" width="{_WIDTH - 1}" height="{height - 1}" rx="8"/>'
     content = "\n".join([f"<style>{_STYLE}</style>", ground, *parts])
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}" height="{height:.0f}">\n{content}\n</svg>\n'
+    size_ = f'viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}" height="{height:.0f}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size_}>\n{content}\n</svg>\n'

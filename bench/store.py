@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ import pyarrow.feather
 
 import aljava.multiprocessing
 from aljava.store import Store
+from bench.data import scratch
 from bench.harness import Scenario, installed
 
 
@@ -213,8 +213,7 @@ def _memory(nbytes: int) -> Scenario:
     store.trim()
     table = _floats(nbytes)
     store["shared"] = table
-    folder = tempfile.TemporaryDirectory(prefix="aljava-bench-")
-    path = f"{folder.name}/table.feather"
+    path = f"{scratch()}/table.feather"
     pa.feather.write_feather(table, path, compression="uncompressed")
     facts: dict[str, dict[str, float]] = {"aljava": {}, "Feather file": {}}
 
@@ -235,7 +234,6 @@ def _memory(nbytes: int) -> Scenario:
         }
         for user in users:
             user.communicate("\n")
-        folder.name  # noqa: B018 - the folder lives as long as this function
 
     return Scenario(
         f"four processes use one table of {nbytes >> 20} MiB",
