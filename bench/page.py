@@ -113,7 +113,7 @@ def table(records: dict[str, dict[str, Any]]) -> str:
     for name, record in records.items():
         if "failed" in record:
             continue
-        first = f"**{record['name']}**<br>`make bench ONLY={name}`"
+        first = f"**{_headed(record['name'])}**<br>`make bench ONLY={name}`"
         if record["noise"]:
             first += "<br>*noisy:* " + "; ".join(record["noise"])
         if record["missing"]:
@@ -152,8 +152,8 @@ def _page(
     yield "# Benchmarks\n"
     yield (
         f"{len(measured)} scenarios, each against what people use today: in {len(all_pairs)} comparisons "
-        f"Aljava is faster in **{outcomes['faster']}**, level in **{outcomes['level']}** and slower in **{outcomes['slower']}**. "
-        "Those that it loses are [listed with the reason](#lost).\n"
+        f"Aljava is faster in **{outcomes['faster']}**, level in **{outcomes['level']}** and slower in "
+        f"**{outcomes['slower']}**. Those that it loses are [listed with the reason](#lost-and-why).\n"
     )
     yield _image("overview", "How many times as long each peer takes, room by room")
     yield (
@@ -174,11 +174,11 @@ def _page(
         yield f"| [{title}](#{room}) | {about} |"
     for room, records in rooms.items():
         title, about = titles[room]
-        yield f"\n## {title} {{ #{room} }}\n\n{about} All of it: `make bench ONLY={room}`.\n"
+        yield f"\n## {title}\n\n{about} All of it: `make bench ONLY={room}`.\n"
         if list(pairs(records)):
             yield _image(room, f"{title}: the peers' times against Aljava's")
         yield "\n" + table(records)
-    yield "\n## Lost, and why { #lost }\n"
+    yield "\n## Lost, and why\n"
     lost = {pair.scenario: measured[pair.scenario] for pair in all_pairs if pair.outcome == "slower"}
     yield "Where Aljava takes longer than a peer:\n" if lost else "Aljava takes longer than no peer in this run."
     yield from _reasons(lost, [pair for pair in all_pairs if pair.outcome == "slower"], missed=False)
@@ -188,7 +188,7 @@ def _page(
         yield from _reasons(missed, short, missed=True)
     noisy = [name for name, record in measured.items() if record["noise"]]
     absent = sorted({name for record in measured.values() for name in record["missing"]})
-    yield "\n## What to make of the figures { #noise }\n"
+    yield "\n## What the harness saw\n"
     copies = [rate for record in measured.values() for rate in record["memcpy"]]
     yield (
         f"A memory copy of 32 MiB, made before and after each scenario, moved {min(copies):.1f} to "
@@ -217,7 +217,7 @@ it measured. *Level* is within 5 %. Absolute times belong to this machine; ratio
   names them; `python -m bench --page` puts what was measured last into this page.
 - `make bench-quick` runs all on small data within five minutes: to see that it works, not to quote.
 
-The harness looks at the machine while it measures: [what it saw](#noise) stands at the end.
+The harness looks at the machine while it measures: [what it saw](#what-the-harness-saw) stands at the end.
 """
 
 
@@ -240,7 +240,8 @@ def _reasons(records: dict[str, Any], compared: list[Pair], missed: bool) -> Ite
             for pair in compared
             if pair.scenario == name
         ]
-        yield f"- **{record['name']}** (`{name}`), {', '.join(against)}. {record['why'] or 'Not looked into yet.'}"
+        why = record["why"] or "Not looked into yet."
+        yield f"- **{_headed(record['name'])}** (`{name}`), {', '.join(against)}. {why}"
 
 
 def _ratios(theirs: list[float], ours: list[float]) -> tuple[float, float, float]:
@@ -291,7 +292,7 @@ class _Axis:
     def grid(self, top: float, bottom: float) -> Iterator[str]:
         """Lines at round ratios, the one at 1 stronger, with their names above."""
         decades = range(math.floor(self._first), math.ceil(self._last) + 1)
-        steps = (1, 2, 5) if self._last - self._first < 3 else (1,)
+        steps = (1, 2, 5) if self._last - self._first < 2.5 else (1, 3) if self._last - self._first < 4 else (1,)
         last = -math.inf
         for ratio in (step * 10.0**decade for decade in decades for step in steps):
             if self._first <= math.log10(ratio) <= self._last:
@@ -316,7 +317,7 @@ def chart(compared: list[Pair]) -> str:
     for pair in compared:
         if pair.scenario != last:
             y += 12 if last else 4
-            parts.append(f'<text class="bold" x="18" y="{y + 13:.1f}">{escape(_short(pair.title))}</text>')
+            parts.append(f'<text class="bold" x="18" y="{y + 13:.1f}">{escape(_headed(pair.title))}</text>')
             y, last = y + 20, pair.scenario
         middle = y + 9
         parts.append(f'<text class="soft end" x="{left - 14}" y="{middle + 4.5:.1f}">{escape(pair.peer)}</text>')
@@ -373,8 +374,8 @@ def overview(rooms: dict[str, list[Pair]]) -> str:
     return _svg(bottom + 16, [*axis.grid(top, bottom), *parts])
 
 
-def _short(title: str) -> str:
-    return title if len(title) <= 110 else title[:109] + "…"
+def _headed(title: str) -> str:
+    return title[0].upper() + title[1:]
 
 
 def _svg(height: float, parts: Iterable[str]) -> str:
