@@ -4,13 +4,12 @@ The charts are SVG written here, inline in a page that needs no network. Their c
 that they read in light and in dark. The terminal's bars are Rich objects.
 """
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from aljava.comparison import Comparison
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,14 @@ class Point:
 
     #: What it stands for.
     label: str
-    #: Its place to the right.
+    #: Its place to the right, in seconds.
     x: float
-    #: Its place upwards.
+    #: Its place upwards, in bytes.
     y: float
     #: Whether it is the one to look at.
     chosen: bool = False
+    #: Whether another is better: it is drawn hollow.
+    beaten: bool = False
 
 
 def size(count: float) -> str:
@@ -74,6 +75,16 @@ def rate(gb_per_second: float) -> str:
         ('11.3 GB/s', '4.00 MB/s')
     """
     return f"{_three_digits(gb_per_second)} GB/s" if gb_per_second >= 0.1 else f"{size(gb_per_second * 1e9)}/s"
+
+
+def share(part: float, whole: float) -> str:
+    """A part of a whole as a reader sees it.
+
+    Example:
+        >>> share(1, 3), share(1, 0)
+        ('33%', '-')
+    """
+    return f"{part / whole:.0%}" if whole else "-"
 
 
 def _three_digits(value: float) -> str:
@@ -162,20 +173,8 @@ def bars(title: str, rows: Sequence[Bar], *, label_width: int = 64, width: int =
         label_width: room for the labels, in the chart's units.
         width: width of the chart, in CSS pixels.
     """
-    row_height, text_width = 26, 84
-    room = width - label_width - text_width
-    longest = max((row.value for row in rows), default=0.0) or 1.0
-    parts = []
-    for index, row in enumerate(rows):
-        y = index * row_height
-        length = max(1.5, row.value / longest * room)
-        shade = "bar chosen" if row.chosen else "bar"
-        parts.append(
-            f'<text class="label" x="{label_width - 8}" y="{y + 17}" text-anchor="end">{escape(row.label)}</text>'
-            f'<rect class="{shade}" x="{label_width}" y="{y + 4}" width="{length:.1f}" height="18" rx="3"/>'
-            f'<text class="value" x="{label_width + length + 6:.1f}" y="{y + 17}">{escape(row.text)}</text>'
-        )
-    return _figure(title, width, len(rows) * row_height, "".join(parts))
+    drawn = [_Row(row.label, row.text, ((row.value, "bar chosen" if row.chosen else "bar", ""),)) for row in rows]
+    return _bar_chart(title, drawn, label_width, 84, width)
 
 
 def stacked(title: str, rows: Sequence[Stack], *, label_width: int = 150, width: int = 1000) -> str:
@@ -187,52 +186,81 @@ def stacked(title: str, rows: Sequence[Stack], *, label_width: int = 150, width:
         label_width: room for the labels, in the chart's units.
         width: width of the chart, in CSS pixels.
     """
-    row_height, text_width = 26, 150
-    room = width - label_width - text_width
     kinds = list(dict.fromkeys(kind for row in rows for kind, _ in row.parts))
     colour = {kind: f"kind{number % 8}" for number, kind in enumerate(kinds)}
-    longest = max((sum(value for _, value in row.parts) for row in rows), default=0.0) or 1.0
-    parts = []
+    drawn = [
+        _Row(
+            row.label if len(row.label) <= 22 else row.label[:21] + "…",
+            row.text,
+            tuple((value, colour[kind], f"{row.label}: {kind}, {value:,.0f} bytes") for kind, value in row.parts),
+        )
+        for row in rows
+    ]
+    legend = "".join(f'<span><i class="{colour[kind]}"></i>{escape(kind)}</span>' for kind in kinds)
+    return f'<div class="legend">{legend}</div>' + _bar_chart(title, drawn, label_width, 150, width)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A bar as it is drawn."""
+
+    label: str
+    text: str
+    #: Each part's length, its class in the style, and what it says when pointed at.
+    parts: tuple[tuple[float, str, str], ...]
+
+
+def _bar_chart(title: str, rows: Sequence[_Row], label_width: int, text_width: int, width: int) -> str:
+    row_height = 26
+    longest = max((sum(part[0] for part in row.parts) for row in rows), default=0.0) or 1.0
+    scale = (width - label_width - text_width) / longest
+    drawn = []
     for index, row in enumerate(rows):
         y, x = index * row_height, float(label_width)
-        label = row.label if len(row.label) <= 22 else row.label[:21] + "…"
-        parts.append(f'<text class="label" x="{label_width - 8}" y="{y + 17}" text-anchor="end">{escape(label)}</text>')
-        for kind, value in row.parts:
-            length = value / longest * room
-            parts.append(
-                f'<rect class="{colour[kind]}" x="{x:.1f}" y="{y + 4}" width="{max(length, 0.8):.1f}" height="18">'
-                f"<title>{escape(f'{row.label}: {kind}, {value:,.0f} bytes')}</title></rect>"
+        drawn.append(
+            f'<text class="label" x="{label_width - 8}" y="{y + 17}" text-anchor="end">{escape(row.label)}</text>'
+        )
+        rounded = ' rx="3"' if len(row.parts) == 1 else ""
+        for value, shade, tip in row.parts:
+            title_ = f"<title>{escape(tip)}</title>" if tip else ""
+            drawn.append(
+                f'<rect class="{shade}" x="{x:.1f}" y="{y + 4}" width="{max(value * scale, 1.0):.1f}" height="18"'
+                f"{rounded}>{title_}</rect>"
             )
-            x += length
-        parts.append(f'<text class="value" x="{x + 8:.1f}" y="{y + 17}">{escape(row.text)}</text>')
-    legend = "".join(f'<span><i class="{colour[kind]}"></i>{escape(kind)}</span>' for kind in kinds)
-    return f'<div class="legend">{legend}</div>' + _figure(title, width, len(rows) * row_height, "".join(parts))
+            x += value * scale
+        drawn.append(f'<text class="value" x="{x + 7:.1f}" y="{y + 17}">{escape(row.text)}</text>')
+    return _figure(title, width, len(rows) * row_height, "".join(drawn))
 
 
 def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> str:
-    """A chart of points, as SVG, both axes from zero; hollow points are beaten on both axes by another.
+    """A chart of points, as SVG: seconds to the right, by factors where they lie far apart, and bytes upwards.
 
     Args:
         title: what is shown.
         points: the points; less is better on both axes.
-        x_label: what lies to the right, with its unit.
-        y_label: what lies upwards, with its unit.
+        x_label: what lies to the right.
+        y_label: what lies upwards.
     """
-    width, height, left, bottom, top, right = 560, 300, 56, 44, 14, 70
-    most_x, most_y = (_ceiling(max((axis(it) for it in points), default=0)) for axis in (_x, _y))
+    width, height, left, bottom, top, right = 760, 330, 72, 44, 14, 70
+    across, up = Axis.of([it.x for it in points], factors=True), Axis.of([it.y for it in points])
     plot_width, plot_height = width - left - right, height - bottom - top
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return left + x / most_x * plot_width, top + plot_height - y / most_y * plot_height
+        return left + across.place(x) * plot_width, top + (1 - up.place(y)) * plot_height
 
     parts = []
-    for step in range(5):
-        x, y = at(most_x * step / 4, most_y * step / 4)
+    for value in up.ticks:
+        _, y = at(across.low, value)
         parts.append(
             f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{left + plot_width}" y2="{y:.1f}"/>'
-            f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{_tick(most_y * step / 4)}</text>'
+            f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{_round(size(value))}</text>'
+        )
+    for value in across.ticks:
+        x, _ = at(value, 0)
+        parts.append(
+            f'<line class="grid" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{top + plot_height}"/>'
             f'<text class="tick" x="{x:.1f}" y="{top + plot_height + 18}" text-anchor="middle">'
-            f"{_tick(most_x * step / 4)}</text>"
+            f"{_round(seconds(value))}</text>"
         )
     parts.append(
         f'<text class="axis" x="{left + plot_width / 2}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>'
@@ -242,8 +270,7 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
     taken = [_box(*at(point.x, point.y), 14, 14) for point in points]
     for point in points:
         x, y = at(point.x, point.y)
-        beaten = any(it.x <= point.x and it.y <= point.y and (it.x, it.y) != (point.x, point.y) for it in points)
-        shade = "dot" + (" chosen" if point.chosen else "") + (" beaten" if beaten else "")
+        shade = "dot" + (" chosen" if point.chosen else "") + (" beaten" if point.beaten else "")
         half = 4 * len(point.label)
         # Beside the point where there is room, else above or below it.
         sides = ((11 + half, 0), (-11 - half, 0), (0, -18), (0, 18), (0, -34), (0, 34))
@@ -258,46 +285,54 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
     return _figure(title, width, height, "".join(parts))
 
 
-def comparison(measured: "Comparison") -> str:
-    """The codecs side by side: three charts of bars, size against time, and the figures."""
-    choice = measured.choice
-    rows = measured.measured
-    charts = [
-        bars("Size", [Bar(it.codec, it.bytes, size(it.bytes), it is choice) for it in rows]),
-        bars(
-            "Time to write", [Bar(it.codec, it.write_seconds, seconds(it.write_seconds), it is choice) for it in rows]
-        ),
-        bars("Time to read", [Bar(it.codec, it.read_seconds, seconds(it.read_seconds), it is choice) for it in rows]),
-    ]
-    times = [it.write_seconds + it.read_seconds for it in rows]
-    time_unit, time_scale = ("seconds", 1.0) if max(times) >= 2 else ("milliseconds", 1e3)
-    size_unit, size_scale = ("GB", 1e9) if max(it.bytes for it in rows) >= 2e9 else ("MB", 1e6)
-    points = [
-        Point(it.codec, time * time_scale, it.bytes / size_scale, it is choice)
-        for it, time in zip(rows, times, strict=True)
-    ]
-    against = scatter(
-        "Size against time: nearer to the corner is better; hollow ones are beaten on both",
-        points,
-        f"{time_unit} to write and read",
-        size_unit,
-    )
-    figures = table(
-        ("codec", "size", "of memory", "write", "read", "columns left raw"),
-        [
-            (
-                f"<strong>{escape(it.codec)}</strong>" if it is choice else escape(it.codec),
-                size(it.bytes),
-                f"{it.bytes / measured.bytes:.0%}" if measured.bytes else "-",
-                seconds(it.write_seconds),
-                seconds(it.read_seconds),
-                f"{len(it.raw_columns)} of {it.columns}",
-            )
-            for it in rows
-        ],
-        numeric=range(1, 6),
-    )
-    return f'<div class="charts">{"".join(charts)}</div>{against}{figures}'
+@dataclass(frozen=True)
+class Axis:
+    """Where the values of a chart lie on one of its axes."""
+
+    #: The value at its beginning: 0, or where it goes by factors the greatest round number below all.
+    low: float
+    #: The value at its end.
+    high: float
+    #: The values to write beside it.
+    ticks: tuple[float, ...]
+    #: Whether equal distances are equal factors.
+    factors: bool = False
+
+    @classmethod
+    def of(cls, values: Sequence[float], *, factors: bool = False) -> "Axis":
+        """The axis for some values.
+
+        Args:
+            values: 0 or more each.
+            factors: whether to go by factors where the greatest is ten times the least, or more.
+
+        Example:
+            >>> Axis.of([1.5, 70], factors=True).ticks
+            (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+        """
+        least, most = min(values, default=0.0), max(values, default=0.0)
+        if not factors or least <= 0 or most / least < 10:
+            end = _ceiling(most)
+            return cls(0.0, end, tuple(end * step / 4 for step in range(5)))
+        first, last = math.floor(math.log10(least)), math.ceil(math.log10(most))
+        rounds = [step * 10.0**power for power in range(first, last + 1) for step in (1, 2, 5)]
+        low = max(value for value in rounds if value <= least)
+        high = min(value for value in [*rounds, 10.0 ** (last + 1)] if value >= most)
+        ticks = [value for value in rounds if low <= value <= high]
+        if len(ticks) > 8:
+            ticks = [value for value in ticks if value in [10.0**power for power in range(first, last + 1)]]
+        return cls(low, high, tuple(ticks), factors=True)
+
+    def place(self, value: float) -> float:
+        """Where a value lies: 0 at the beginning, 1 at the end."""
+        if self.factors:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+def _round(text: str) -> str:
+    """A figure without zeros at its end: 50.0 ms is 50 ms."""
+    return re.sub(r"\.0+ |(\.\d*?)0+ ", r"\1 ", text)
 
 
 def _figure(title: str, width: int, height: int, content: str) -> str:
@@ -315,18 +350,6 @@ def _overlap(box: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
-def _x(point: Point) -> float:
-    return point.x
-
-
-def _y(point: Point) -> float:
-    return point.y
-
-
-def _tick(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def _ceiling(value: float) -> float:
     """The next round number, for the end of an axis."""
     if value <= 0:
@@ -337,10 +360,10 @@ def _ceiling(value: float) -> float:
 
 _STYLE = """
 .aljava{--ink:#1b2430;--soft:#5b6775;--line:#dde3ea;--ground:#fff;--raised:#f6f8fa;--bar:#9fb4c7;--accent:#0f766e;
---good:#15803d;--bad:#b91c1c;color:var(--ink);background:var(--ground);
+--fill:#cfe0ea;--good:#15803d;--bad:#b91c1c;color:var(--ink);background:var(--ground);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
 @media (prefers-color-scheme:dark){.aljava{--ink:#e6ebf1;--soft:#9aa7b5;--line:#2c3642;--ground:#12171d;
---raised:#1a212a;--bar:#4b6076;--accent:#2dd4bf;--good:#4ade80;--bad:#f87171}}
+--raised:#1a212a;--bar:#4b6076;--accent:#2dd4bf;--fill:#24404f;--good:#4ade80;--bad:#f87171}}
 .aljava.page{min-height:100vh;padding:40px max(20px,calc(50vw - 540px));box-sizing:border-box}
 .aljava h1{font-size:30px;line-height:1.2;margin:0 0 6px;letter-spacing:-.01em}
 .aljava h2{font-size:19px;margin:40px 0 4px}
@@ -372,6 +395,9 @@ border-radius:0 6px 6px 0}
 .aljava .kind2{fill:#4c78a8;background:#4c78a8}.aljava .kind3{fill:#a855a0;background:#a855a0}
 .aljava .kind4{fill:#7a8794;background:#7a8794}.aljava .kind5{fill:#b8a13a;background:#b8a13a}
 .aljava .kind6{fill:#c2564b;background:#c2564b}.aljava .kind7{fill:#5b9b6b;background:#5b9b6b}
+.aljava .filled{display:inline-block;min-width:52px;padding:1px 6px;border-radius:3px;box-sizing:border-box;
+background:linear-gradient(to right,var(--fill) var(--part),transparent var(--part))}
+.aljava .tag{color:var(--soft);font-size:12px;margin-left:8px}
 .aljava svg .grid{stroke:var(--line)}
 .aljava svg .dot{fill:var(--bar);stroke:var(--bar);stroke-width:2}
 .aljava svg .dot.chosen{fill:var(--accent);stroke:var(--accent)}
@@ -380,43 +406,6 @@ border-radius:0 6px 6px 0}
 
 
 # --- the terminal -----------------------------------------------------------------------------------------------------
-
-
-def terminal_bars(measured: "Comparison") -> Any:
-    """The codecs side by side as bars: a Rich object for a terminal of any width."""
-    from rich import box
-    from rich.table import Table
-
-    choice = measured.choice
-    grid = Table(
-        box=box.SIMPLE_HEAD,
-        expand=True,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        header_style="dim",
-        border_style="dim",
-    )
-    grid.add_column("codec", no_wrap=True, min_width=7)
-    for title in ("size", "write", "read"):
-        grid.add_column("", ratio=1, no_wrap=True, min_width=6)
-        grid.add_column(title, no_wrap=True, justify="right", min_width=7)
-    grid.add_column("raw", no_wrap=True, justify="right")
-    most_bytes = max((it.bytes for it in measured.measured), default=0) or 1
-    longest_write = max((it.write_seconds for it in measured.measured), default=0.0) or 1.0
-    longest_read = max((it.read_seconds for it in measured.measured), default=0.0) or 1.0
-    for it in measured.measured:
-        colour = "bold cyan" if it is choice else "blue"
-        grid.add_row(
-            f"[bold cyan]{it.codec}[/]" if it is choice else it.codec,
-            TerminalBar(it.bytes / most_bytes, colour),
-            size(it.bytes),
-            TerminalBar(it.write_seconds / longest_write, colour),
-            seconds(it.write_seconds),
-            TerminalBar(it.read_seconds / longest_read, colour),
-            seconds(it.read_seconds),
-            f"{len(it.raw_columns)}/{it.columns}",
-        )
-    return grid
 
 
 @dataclass(frozen=True)
@@ -445,3 +434,72 @@ class TerminalBar:
         from rich.measure import Measurement
 
         return Measurement(4, min(self.width or options.max_width, options.max_width))
+
+
+@dataclass(frozen=True)
+class TerminalScatter:
+    """The same for a terminal: `●`, or `○` for one that another beats, each with its label."""
+
+    #: The points; less is better on both axes.
+    points: Sequence[Point]
+    #: What lies to the right.
+    x_label: str
+    #: What lies upwards.
+    y_label: str
+    #: Lines of the chart without its axis.
+    height: int = 11
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        """What Rich asks for."""
+        from rich.text import Text
+
+        across, up = Axis.of([it.x for it in self.points], factors=True), Axis.of([it.y for it in self.points])
+        marks = {value: _round(size(value)) for value in (up.ticks[0], up.ticks[2], up.ticks[4])}
+        left = max(map(len, marks.values())) + 1
+        longest = max((len(it.label) for it in self.points), default=0)
+        total = max(20, min(options.max_width, 110) - left - 2)
+        width = max(1, total - longest - 2)  # where a point can lie, so that there is room for its label
+        cells = [[(" ", "")] * total for _ in range(self.height)]
+
+        def free(row: int, start: int, length: int) -> bool:
+            inside = 0 <= row < self.height and start >= 0 and start + length <= total
+            return inside and all(cell[0] == " " for cell in cells[row][max(0, start - 1) : start + length + 1])
+
+        filled, hollow, corner, side, floor = "*o+|-" if options.ascii_only else "●○└│─"
+        places = []
+        # The best last, so that where two meet the better one is seen.
+        for point in sorted(self.points, key=lambda it: (it.chosen, not it.beaten)):
+            column = round(across.place(point.x) * (width - 1))
+            row = round((1 - up.place(point.y)) * (self.height - 1))
+            style = "bold cyan" if point.chosen else "dim" if point.beaten else ""
+            cells[row][column] = (hollow if point.beaten else filled, style)
+            places.append((point, row, column, style))
+        for point, row, column, style in reversed(places):
+            length = len(point.label)
+            spots = [(row + by, start) for by in (0, -1, 1, -2, 2) for start in (column + 2, column - 1 - length)]
+            # Beside the point itself, nearer than a space from it is too near.
+            found = next(((at, start) for at, start in spots if free(at, start, length)), None)
+            if found:
+                at, start = found
+                cells[at][start : start + length] = [(char, style) for char in point.label]
+        yield Text(self.y_label, "dim")
+        for row, line in enumerate(cells):
+            mark = next(
+                (text for value, text in marks.items() if round((1 - up.place(value)) * (self.height - 1)) == row), ""
+            )
+            shown = Text(f"{mark:>{left}} {side}", "dim")
+            for char, style in line:
+                shown.append(char, style or "not dim")
+            shown.rstrip()
+            yield shown
+        yield Text(" " * left + f" {corner}" + floor * total, "dim")
+        ticks = [" "] * (left + 2 + total)
+        end = -1
+        for value in across.ticks:
+            text = _round(seconds(value)) if value else "0"
+            start = left + 2 + round(across.place(value) * (width - 1)) - len(text) // 2
+            if start > end and start + len(text) <= len(ticks):
+                ticks[start : start + len(text)] = text
+                end = start + len(text) + 1
+        yield Text("".join(ticks).rstrip(), "dim")
+        yield Text(self.x_label.rjust(left + 2 + total), "dim")

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from aljava.errors import UnsupportedPlatform
@@ -99,6 +100,13 @@ def data_buffers(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:
                 yield buffer
         if isinstance(array, pa.DictionaryArray):
             yield from data_buffers(pa.chunked_array([array.dictionary]))
+
+
+def touch(table: pa.Table) -> None:
+    """Reads one byte of each page: what is mapped is in memory after this, as what is copied has been before."""
+    for column in table.columns:
+        for buffer in data_buffers(column):
+            np.frombuffer(buffer, np.uint8)[::4096].max()
 
 
 def _lies_in(buffer: pa.Buffer, ranges: tuple[Range, ...]) -> bool:

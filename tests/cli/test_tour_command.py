@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 
 import aljava
+from aljava.comparison.contenders import CODECS, FORMATS
 from aljava.store import stores
 from aljava.tour import load
 
@@ -133,7 +134,19 @@ def test_comparing_codecs(temporary: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert widest(done.stdout.splitlines(), tmp_path) <= 80
     assert 'compression="zstd:5"' in done.stdout
-    assert page.read_text().count("<svg") == 4
+    assert page.read_text().count("<svg") == 7
+    assert "○" in done.stdout or "●" in done.stdout
+
+
+def test_a_comparison_as_json(temporary: Path, tmp_path: Path) -> None:
+    aljava.write(load(rows=1_000).table, tmp_path / "it.arrow")
+    done = command("compare", str(tmp_path / "it.arrow"), "--json", "--formats", "--repeat", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert told["rows"] == 1_000
+    assert [it["codec"] for it in told["codecs"]] == [*CODECS, *FORMATS]
+    assert set(told["advice"]) == {"speed", "size", "balanced"}
+    assert {it["column"] for it in told["columns"]} == {"id", "value", "category"}
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -197,6 +210,26 @@ def test_a_number_of_rows_below_zero(temporary: Path) -> None:
 )
 def test_wrong_usage(arguments: list[str], words: list[str], temporary: Path) -> None:
     refused(command(*arguments), 2, *words, "--help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--codec", "ztsd"], ["'ztsd'", "did you mean 'zstd'"]),
+        (["--codec", "zstd:50"], ["-131072 to 22", "50"]),
+        (["--repeat", "0"], ["repeat is 0", "at least 1"]),
+        (["--sample", "0"], ["sample is 0", "at least 1 row"]),
+        (["--goal", "beauty"], ["'beauty'", "speed, balanced, size"]),
+    ],
+)
+def test_a_comparison_that_cannot_be_meant(arguments: list[str], words: list[str], temporary: Path) -> None:
+    refused(command("compare", "nothing.arrow", *arguments), 2, *words)
+
+
+def test_what_is_no_table_to_compare(temporary: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.arrow").write_text("dear diary\n")
+    refused(command("compare", str(tmp_path / "text.arrow")), 1, "text.arrow", "looks like text")
+    refused(command("compare", str(tmp_path)), 1, str(tmp_path))
 
 
 @pytest.mark.parametrize("option", ["--html", "--keep"])

@@ -74,6 +74,11 @@ def codec(incomplete: str) -> list[str]:
     return [name for name in ("auto", "none", "lz4", "zstd") if name.startswith(incomplete)]
 
 
+def goal(incomplete: str) -> list[str]:
+    """What `aljava compare --goal` takes."""
+    return [name for name in ("balanced", "speed", "size") if name.startswith(incomplete)]
+
+
 COLUMNS = typer.Option(
     None,
     "-c",

@@ -81,6 +81,7 @@ class _Printer:
         from rich.table import Table
 
         from aljava import charts
+        from aljava.comparison import shown
 
         self._number += 1
         table = Table(
@@ -109,7 +110,7 @@ class _Printer:
         self._console.print(table)
         if section.comparison:
             self._console.print()
-            self._console.print(charts.terminal_bars(section.comparison))
+            self._console.print(shown.terminal_bars(section.comparison))
 
     def end(self, tour: "Tour", html: str | None, keep: str | None) -> None:
         from rich.markup import escape

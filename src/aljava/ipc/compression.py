@@ -65,7 +65,8 @@ class Compression:
         codec, _, text = name.partition(":") if isinstance(name, str) else ("", "", "")
         if codec not in _LEVELS or (":" in name and not text.lstrip("-").isdigit()):
             raise InvalidOption(
-                f'compression is "none", "lz4", "zstd", "auto", or a codec with a level such as "zstd:9"; got {name!r}.'
+                f'compression is "none", "lz4", "zstd", "auto", or a codec with a level such as "zstd:9"; got {name!r}'
+                f"{_meant(name)}"
             )
         if not text:
             return Compression(codec)
@@ -73,6 +74,14 @@ class Compression:
         if not low <= int(text) <= high:
             raise InvalidOption(f"{codec} has the levels {low} to {high}; got {text}.")
         return Compression(codec, int(text))
+
+
+def _meant(name: Any) -> str:
+    """Which codec somebody may have had in mind."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(name).lower().partition(":")[0], ("none", "lz4", "zstd", "auto"), 1)
+    return f": did you mean {close[0]!r}?" if close else ""
 
 
 _LEVELS = {"lz4": (1, 12), "zstd": (-131072, 22)}

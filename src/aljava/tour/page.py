@@ -3,6 +3,7 @@
 from html import escape
 
 from aljava import charts
+from aljava.comparison import shown
 from aljava.tour.sections import Section, Step, Tour
 
 
@@ -45,7 +46,7 @@ def _section(number: int, section: Section) -> str:
         if step.gb_per_second
     ]
     if section.comparison:
-        chart = charts.comparison(section.comparison)
+        chart = shown.section(section.comparison)
     elif len(moved) > 1:
         chart = charts.bars("Throughput", moved, label_width=150, width=560)
     else:

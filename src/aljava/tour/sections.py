@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -722,7 +722,7 @@ def _advice(comparison: Comparison | None) -> str:
     if auto and 0 < len(auto.raw_columns) < auto.columns:
         names = ", ".join(auto.raw_columns[:4]) + (" and others" if len(auto.raw_columns) > 4 else "")
         sentences.append(f"auto leaves {names} raw, where a codec would save too little to be worth its time.")
-    speed, smallest = (replace(comparison, goal=goal).choice.codec for goal in ("speed", "size"))
+    speed, smallest = (comparison.choose(goal).codec for goal in ("speed", "size"))
     sentences.append(f"For speed alone choose {speed}, for the smallest size {smallest}.")
     return " ".join(sentences)
 
