@@ -25,7 +25,7 @@ from aljava.fragments import Fragment, IpcFile, open_fragment
 from aljava.ipc.message import schema_metadata
 from aljava.ipc.metadata import V5, Block, decode_schema
 from aljava.ipc.projection import dictionary_ids
-from aljava.places.local import LocalFile, MappedSource, WholeWrites
+from aljava.places.local import LocalFile, WholeWrites, mapped
 from aljava.places.place import Place
 from aljava.places.remote import RemoteFile
 
@@ -122,7 +122,7 @@ class _Opened(Place):
         self.address, self._descriptor = place.address, descriptor
 
     def source(self) -> pa.NativeFile:
-        return MappedSource.of(self._descriptor)
+        return mapped(self._descriptor)
 
     def sink(self, *, create: bool = False, durable: bool = False) -> Any:
         raise InvalidData(f"{self.address} is being appended to")

@@ -39,7 +39,6 @@ from aljava.ipc.metadata import (
 from aljava.ipc.projection import Projection, compacted
 from aljava.ipc.reader import check_compressed
 from aljava.ipc.zones import Zones
-from aljava.places.local import MappedSource
 from aljava.places.place import Place
 from aljava.places.ranged import RangedSource
 
@@ -271,11 +270,6 @@ class IpcFile(Fragment):
         self._lock = threading.Lock()
         self._primed = False
         self._projections: dict[tuple[str, ...], Projection] = {}
-        if isinstance(self._source, MappedSource):
-            # pyarrow reads the footer where it stands, again and again, and an append writes over it.
-            end = max(8, self.nbytes - 10)
-            length = int.from_bytes(self._fetch([(end, end + 4)])[0], "little")
-            self._source.mapping.detach(max(0, end - min(length, end)), self.nbytes)
         self._reader = ipc.open_file(self._source, options=ipc.ReadOptions(untrusted=self._untrusted))
         self.footer = self._reader.footer
         return self._reader.schema

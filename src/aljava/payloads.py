@@ -31,6 +31,7 @@ from aljava.scanning import Selection, ahead, chosen
 
 Columns = Sequence[str] | Mapping[str, Any] | None
 
+_NO_COLUMNS = pa.table({})
 #: Columns that a dataset shows of itself.
 COLUMNS_SHOWN = 50
 
@@ -618,7 +619,7 @@ def _partition_columns(parts: Sequence[Part], schema: pa.Schema) -> pa.Table:
         numbers = all(text is None or text == "0" or _is_whole(text) for text in texts) and any(texts)
         values = [None if text is None else int(text) for text in texts] if numbers else texts
         columns[name] = pa.array(values, pa.int64() if numbers else pa.string())
-    return pa.table(columns) if columns else pa.table({})
+    return pa.table(columns) if columns else _NO_COLUMNS
 
 
 def _is_whole(text: str) -> bool:

@@ -84,12 +84,23 @@ def parse(filter: "pc.Expression") -> Node | None:
         >>> parse(pc.field("a") > pc.field("b", "c"))
         Call(function='greater', arguments=(Field(path=('a',)), Field(path=('b', 'c'))), options=None)
     """
+    global _last
+    # To pickle one takes 20 µs, and the same object is asked about several times for one query.
+    if _last is not None and _last[0] is filter:
+        return _last[1]
     try:
         _, (pickled,) = filter.__reduce__()
     except pa.ArrowException:
         return None
     content = pickled.to_pybytes()
-    return _remembered(content) if len(content) <= REMEMBERED_BYTES else _taken_apart(content)
+    if len(content) > REMEMBERED_BYTES:
+        return _taken_apart(content)
+    tree = _remembered(content)
+    _last = filter, tree
+    return tree
+
+
+_last: "tuple[pc.Expression, Node | None] | None" = None
 
 
 def _taken_apart(pickled: bytes) -> Node | None:

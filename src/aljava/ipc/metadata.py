@@ -473,6 +473,7 @@ def key_values(metadata: Mapping[Any, Any] | None) -> KeyValues:
 
 _BLOCK = struct.Struct("<qi4xq")
 _BLOCK_TYPE = np.dtype([("offset", "<i8"), ("metadata", "<i4"), ("padding", "<i4"), ("body", "<i8")])
+_LEAST_BLOCK = np.array([0, 8, 0])
 
 
 class _Table:
@@ -623,19 +624,23 @@ def _tensor(table: _Table, kind: str) -> TensorHeader:
 
 def _blocks(table: _Table, number: int, limit: int, kind: str) -> Blocks:
     start, count = table.vector(number, 24)
+    blocks = np.empty((count, 3), np.int64)
+    if not count:
+        return Blocks(blocks)
     found = np.frombuffer(table.view, _BLOCK_TYPE, count, start)
-    offset, metadata, body = (found[name].astype(np.int64) for name in ("offset", "metadata", "body"))
+    for column, name in enumerate(("offset", "metadata", "body")):
+        blocks[:, column] = found[name]
     # Each on its own first: the sum of three large ones may wrap around.
-    wrong = (offset < 0) | (offset > limit) | (metadata < 8) | (body < 0) | (body > limit)
-    wrong |= offset + metadata + body > limit
+    wrong = ((blocks < _LEAST_BLOCK) | (blocks > limit)).any(axis=1) | (blocks.sum(axis=1) > limit)
     if wrong.any():
         place = int(np.flatnonzero(wrong)[0])
+        offset, metadata, body = blocks[place].tolist()
         raise InvalidData(
             f"{kind} {place} should lie within the first {limit} bytes of the file; the footer says offset "
-            f"{offset[place]}, {metadata[place]} bytes of metadata, {body[place]} of body. The file is damaged or was "
+            f"{offset}, {metadata} bytes of metadata, {body} of body. The file is damaged or was "
             "cut: `aljava repair` saves what is whole."
         )
-    return Blocks(np.column_stack([offset, metadata, body]))
+    return Blocks(blocks)
 
 
 def _key_values(table: _Table, number: int, room: _Room | None = None) -> KeyValues:

@@ -9,7 +9,7 @@ several at a time. What stands uncompressed in memory, or in a mapped file, is n
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,7 +239,7 @@ class RecordBatchFileReader(PyArrowFileReader):
         self._footer_offset, self._memory_pool = footer_offset, memory_pool
         self._dictionaries_checked = False
         with _FILE:
-            self.footer = _read_footer(self._file, footer_offset)
+            self.footer = _read_footer(self._read, self._file.size(), footer_offset)
             if self._options.columns is not None:
                 self._open(self._file, footer_offset=footer_offset)
                 self._settings.included_fields = _numbers(self.schema, self._options.columns)
@@ -582,14 +582,13 @@ def _whole(source: Any) -> Any:
     return whole
 
 
-def _read_footer(file: Any, end: int | None) -> Footer:
-    size = file.size()
+def _read_footer(read: Callable[[int, int], Any], size: int, end: int | None) -> Footer:
     end = end or size
     if end > size:
         raise InvalidOption(f"footer_offset is {end}, the source has {size} bytes.")
-    tail = bytes(file.read_at(10, end - 10)) if end >= 10 else b""
+    tail = bytes(read(end - 10, 10)) if end >= 10 else b""
     if tail[4:] != MAGIC:
-        start = bytes(file.read_at(min(8, size), 0))
+        start = bytes(read(0, min(8, size)))
         kind = kind_of(start)
         if kind == "file":
             raise TruncatedFile(
@@ -606,7 +605,7 @@ def _read_footer(file: Any, end: int | None) -> Footer:
             f"the footer claims {length} of {end} bytes: the end of the file is damaged. `aljava repair` "
             "writes a new one."
         )
-    return decode_footer(file.read_at(length, start_at), start_at)
+    return decode_footer(read(start_at, length), start_at)
 
 
 def _check_names(schema: Any, deep: bool) -> None:

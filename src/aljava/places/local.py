@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from aljava.errors import AccessDenied, AddressError, AljavaError, AlreadyExists, InvalidData, NotFound, TransferError
+from aljava.ipc.message import MAGIC
 from aljava.places.place import Place
 from aljava.store.kernel import Mapping
 
@@ -58,8 +59,7 @@ class LocalFile(Place):
             descriptor = self._open_locked()
         try:
             with self.explained("read"):
-                # Not through pyarrow, whose maps each hold a descriptor open: a folder can have thousands of files.
-                source = MappedSource.of(descriptor)
+                source = mapped(descriptor)
             yield source
         finally:
             # A map holds on to the open file, and would hold on to the lock with it.
@@ -211,18 +211,19 @@ class LocalFile(Place):
             raise TransferError(f"{self.address} cannot be {done}: {error.strerror or error}") from error
 
 
-class MappedSource(pa.BufferReader):
-    """A mapped file."""
+def mapped(descriptor: int) -> pa.NativeFile:
+    """All of an open file, whose lock nobody else holds exclusively, as a memory map.
 
-    mapping: Mapping
-
-    @classmethod
-    def of(cls, descriptor: int) -> "MappedSource":
-        """All of an open file."""
-        mapping = Mapping(descriptor, os.fstat(descriptor).st_size)
-        source = cls(mapping.buffer())
-        source.mapping = mapping
-        return source
+    Not through pyarrow, whose maps each hold a descriptor open: a folder can have thousands of files. The footer of an
+    Arrow file is a copy: pyarrow reads it again and again, and an append writes over it.
+    """
+    size = os.fstat(descriptor).st_size
+    mapping = Mapping(descriptor, size)
+    end = max(0, size - 10)
+    tail = os.pread(descriptor, 10, end)
+    if tail[4:] == MAGIC:
+        mapping.detach(descriptor, max(0, end - int.from_bytes(tail[:4], "little")), size)
+    return pa.BufferReader(mapping.buffer())
 
 
 def lock(descriptor: int, kind: int) -> bool:

@@ -123,21 +123,26 @@ class Mapping:
         low -= low % mmap.PAGESIZE
         return _LINUX and _madvise(self.address + low, high - low, _MADV_POPULATE_WRITE) == 0
 
-    def detach(self, low: int, high: int) -> None:
+    def detach(self, descriptor: int, low: int, high: int) -> None:
         """Gives the map a copy of its own of some bytes: what a writer does to them in the file is not seen here.
 
         Args:
+            descriptor: of the mapped file.
             low: the first byte; the page that it lies in is copied from its start.
             high: the last byte + 1.
         """
         low -= low % mmap.PAGESIZE
-        content = ctypes.string_at(self.address + low, high - low)
-        # All pages at once: a page fault takes ten times as long as to copy the page.
+        size = high - low
+        # All pages at once: a page fault takes ten times as long as to copy the page. And read, not copied from the
+        # map, which would have to get its pages first: half the time.
         flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS | (_MAP_POPULATE if _LINUX else 0)
-        if _mmap(self.address + low, high - low, _PROT_READ | _PROT_WRITE, flags, -1, 0) != self.address + low:
+        if _mmap(self.address + low, size, _PROT_READ | _PROT_WRITE, flags, -1, 0) != self.address + low:
             number = ctypes.get_errno()
-            raise OSError(number, f"cannot copy {high - low} bytes of a map: {os.strerror(number)}")
-        ctypes.memmove(self.address + low, content, high - low)
+            raise OSError(number, f"cannot copy {size} bytes of a map: {os.strerror(number)}")
+        copy = memoryview((ctypes.c_char * size).from_address(self.address + low)).cast("B")
+        done = 0
+        while done < size and (read := os.preadv(descriptor, [copy[done:]], low + done)):
+            done += read
 
     # At interpreter exit the names of this module may be gone before the last map is.
     def __del__(self, munmap: Callable[..., int] = _munmap, close: Callable[[int], None] = os.close) -> None:
