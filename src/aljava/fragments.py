@@ -305,8 +305,8 @@ class IpcFile(Fragment):
         if self.zones is not None and len(self.zones):
             batch, rows = (np.asarray(self.zones.table[name]) for name in ("batch", "rows"))
             if batch[-1] < len(counts):
-                described = np.flatnonzero(np.bincount(batch, minlength=len(counts)))
-                counts[described] = np.bincount(batch, weights=rows, minlength=len(counts)).astype(np.int64)[described]
+                firsts = np.flatnonzero(np.diff(batch, prepend=-1))
+                counts[batch[firsts]] = np.add.reduceat(rows, firsts)
         if (peeks := self._peeks) is not None:
             counts = np.where((counts < 0) & peeks.sound, peeks.rows, counts)
         rest = np.flatnonzero(counts < 0).tolist()

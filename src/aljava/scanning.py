@@ -178,6 +178,8 @@ class Selection:
             count = part.true_count
             if count == batch.num_rows:
                 found.append(batch)
+            elif self.names == []:
+                found.append(batch.select([]).slice(0, count))
             elif count:
                 found.append(chosen(batch, lambda rows, part=part: rows.filter(part)))  # type: ignore[misc]
         return found
