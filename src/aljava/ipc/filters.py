@@ -17,6 +17,7 @@ stands in the custom metadata of the schema, its constants and options are the c
 The printed form would be easier to get, but does not quote the names of columns, and so can be made to say anything.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -84,10 +85,10 @@ def parse(filter: "pc.Expression") -> Node | None:
         >>> parse(pc.field("a") > pc.field("b", "c"))
         Call(function='greater', arguments=(Field(path=('a',)), Field(path=('b', 'c'))), options=None)
     """
-    global _last
     # To pickle one takes 20 µs, and the same object is asked about several times for one query.
-    if _last is not None and _last[0] is filter:
-        return _last[1]
+    for known, tree in tuple(_LAST):
+        if known is filter:
+            return tree
     try:
         _, (pickled,) = filter.__reduce__()
     except pa.ArrowException:
@@ -96,11 +97,11 @@ def parse(filter: "pc.Expression") -> Node | None:
     if len(content) > REMEMBERED_BYTES:
         return _taken_apart(content)
     tree = _remembered(content)
-    _last = filter, tree
+    _LAST.append((filter, tree))
     return tree
 
 
-_last: "tuple[pc.Expression, Node | None] | None" = None
+_LAST: "deque[tuple[pc.Expression, Node | None]]" = deque(maxlen=1)
 
 
 def _taken_apart(pickled: bytes) -> Node | None:
