@@ -174,15 +174,15 @@ class Page:
             return
         end = time.monotonic() + PATIENCE
         while True:
-            printed = subprocess.run(
+            done = subprocess.run(
                 ["bash", "-c", command],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                capture_output=True,
                 stdin=subprocess.DEVNULL,
                 text=True,
                 env=self.environment,
                 timeout=PATIENCE,
-            ).stdout
+            )
+            printed = done.stdout + done.stderr
             if is_shown(shown, printed):
                 return
             if not self._is_waited_for() or time.monotonic() > end:
