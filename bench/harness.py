@@ -74,9 +74,7 @@ def measure(scenario: Scenario, rounds: int | None = None) -> dict[str, Any]:
     contestants = {name: call for name, call in scenario.contestants.items() if call}
     names = list(contestants)
     copy_before = memory_copy()
-    watch = _Watch()
-    time.sleep(0.25)
-    idle = watch.others()
+    idle = _calm()
 
     def one(number: int) -> dict[str, float]:
         taken = {}
@@ -131,6 +129,16 @@ def measure(scenario: Scenario, rounds: int | None = None) -> dict[str, Any]:
         ),
         "took": round(time.perf_counter() - start, 1),
     }
+
+
+def _calm() -> float:
+    """Waits, up to five seconds, until the machine is at rest, and returns the share that others took at last."""
+    for _ in range(20):
+        watch = _Watch()
+        time.sleep(0.25)
+        if (others := watch.others()) < DISTURBED:
+            break
+    return others
 
 
 def _noise(

@@ -149,3 +149,13 @@ def test_a_polars_type_that_arrow_lacks() -> None:
     frame = pl.DataFrame({"id": [1], "wide": pl.Series([1], dtype=pl.Int128)})
     with pytest.raises(UnsupportedType, match="column 'wide' is Int128"):
         frames.to_table(frame)
+
+
+def test_wide_tables_come_in_batches_that_have_something_of_each_column() -> None:
+    wide = pa.table({f"c{number}": np.arange(1000) for number in range(4096)})
+    assert [batch.num_rows for batch in frames.regroup(wide.to_reader())] == [1000]
+    assert [batch.num_rows for batch in frames.regroup(wide.to_reader(max_chunksize=300))] == [300, 300, 300, 100]
+    long = pa.concat_tables([wide] * 5).combine_chunks()
+    assert [batch.num_rows for batch in frames.regroup(long.to_reader())] == [1667, 3333]
+    little = wide.to_reader(max_chunksize=10)  # 320 kB each: gathered to an eighth of what is sensible
+    assert [batch.num_rows for batch in frames.regroup(little)] == [260, 260, 260, 220]

@@ -116,10 +116,11 @@ class Selection:
         else:
             named.append(known if self.names is None else self.names)
         wanted = {name for names in named for name in names}
+        there = set(known)
         for name in [name for names in named for name in names]:
-            if name not in known:
+            if name not in there:
                 raise QueryError(f"{address} has no column {name!r}; it has {', '.join(known)}")
-        times = {name: known.count(name) for name in wanted} if len(set(known)) < len(known) else {}
+        times = {name: known.count(name) for name in wanted} if len(there) < len(known) else {}
         twice = [name for name, count in times.items() if count > 1]
         self.needed: list[str] | None = [name for name in known if name in wanted]
         if self.names is None and self._expressions is None:

@@ -80,7 +80,7 @@ class Index:
     """NumPy's name for the type of the indices."""
 
 
-_SIMPLE = {
+SIMPLE = {
     **dict.fromkeys((pa.lib.Type_INT8, pa.lib.Type_UINT8), (Kind.FIXED, 1)),
     **dict.fromkeys((pa.lib.Type_INT16, pa.lib.Type_UINT16, pa.lib.Type_HALF_FLOAT), (Kind.FIXED, 2)),
     **dict.fromkeys((pa.lib.Type_INT32, pa.lib.Type_UINT32, pa.lib.Type_FLOAT), (Kind.FIXED, 4)),
@@ -126,7 +126,7 @@ class Plan:
         self.values: dict[int, Any] = {}
         self.rebuilt: list[int] = []
         self._dictionary_plans: dict[int, Plan] = {}
-        simple = [_SIMPLE.get(kind.id) for kind in types]
+        simple = [SIMPLE.get(kind.id) for kind in types]
         self.flat = [each for each in simple if each is not None] if None not in simple else None
         if self.flat is not None:
             self._fill(np.array(simple, np.int64).reshape(-1, 2))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from aljava.errors import InvalidData
-from aljava.ipc.lowering import Plan, children
+from aljava.ipc.lowering import SIMPLE, Kind, Plan, children
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, schema_metadata
 from aljava.ipc.metadata import BatchHeader, FieldHeader, MessageHeader, SchemaHeader, decode_schema, encode_batch
 
@@ -181,6 +181,8 @@ class _Pieces:
 
 def _counts(type: Any) -> tuple[int, int, int]:
     """How many arrays, buffers (without the data buffers of views) and arrays of views a column has."""
+    if (simple := SIMPLE.get(type.id)) is not None:  # 0.3 µs in place of 30, 10,000 times over
+        return 1, 3 if simple[0] == Kind.DATA else 2, 0
     plan = Plan([type])
     return _arrays(type), len(plan.kind), len(plan.views)
 
