@@ -126,20 +126,23 @@ def regroup(reader: pa.RecordBatchReader, rows: int | None = None, split: bool =
     for batch in reader:
         pending = batch
         while pending.num_rows:
+            nbytes = pending.nbytes if rows is None else 0  # 5 µs
+            piece = pending
             if rows is not None:
                 piece = pending.slice(0, rows - held_rows)
-            elif split and pending.nbytes > 2 * sensible:
-                pieces = -(-pending.nbytes // sensible)
+            elif split and nbytes > 2 * sensible:
+                pieces = -(-nbytes // sensible)
                 piece = pending.slice(0, max(1, -(-pending.num_rows // pieces)))
-            else:
-                piece = pending
-            pending = pending.slice(piece.num_rows)
+                nbytes = piece.nbytes
             held.append(piece)
             held_rows += piece.num_rows
-            held_bytes += piece.nbytes if rows is None else 0
+            held_bytes += nbytes
             if held_rows == rows or (rows is None and held_bytes >= sensible // 8):
                 yield _joined(held)
                 held, held_rows, held_bytes = [], 0, 0
+            if piece.num_rows == pending.num_rows:
+                break
+            pending = pending.slice(piece.num_rows)
     if held:
         yield _joined(held)
 
