@@ -104,23 +104,21 @@ def block(name: str, record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def table(records: dict[str, dict[str, Any]]) -> str:
-    """What was measured, as a Markdown table."""
-    lines = [
-        "| scenario | contestant | median | rate | against Aljava | to reach | besides |",
-        "|---|---|--:|--:|--:|--:|---|",
-    ]
-    for name, record in records.items():
-        if "failed" in record:
-            continue
-        first = f"**{_headed(record['name'])}**<br>`make bench ONLY={name}`"
-        if record["noise"]:
-            first += "<br>*noisy:* " + "; ".join(record["noise"])
-        if record["missing"]:
-            first += f"<br>*not installed:* {', '.join(record['missing'])}"
-        for number, cells in enumerate(_cells(record)):
-            lines.append(f"| {' | '.join(['' if number else first, *cells])} |")
-    return "\n".join(lines)
+_COLUMNS = ("contestant", "median", "rate", "against Aljava", "to reach", "besides")
+
+
+def _section(name: str, record: dict[str, Any]) -> Iterator[str]:
+    """One scenario for the page."""
+    yield f"\n**{_headed(record['name'])}** · `make bench ONLY={name}`"
+    if record["noise"]:
+        yield f"<br>*Noisy:* {'; '.join(record['noise'])}."
+    if record["missing"]:
+        yield f"<br>*Not installed:* {', '.join(record['missing'])}."
+    rows = list(_cells(record))
+    shown = [number for number in range(len(_COLUMNS)) if any(row[number] for row in rows)]
+    yield f"\n| {' | '.join(_COLUMNS[number] for number in shown)} |"
+    yield f"|{'|'.join('---' if number in (0, 5) else '--:' for number in shown)}|"
+    yield from (f"| {' | '.join(row[number] for number in shown)} |" for row in rows)
 
 
 def _cells(record: dict[str, Any]) -> Iterator[list[str]]:
@@ -177,7 +175,8 @@ def _page(
         yield f"\n## {title}\n\n{about} All of it: `make bench ONLY={room}`.\n"
         if list(pairs(records)):
             yield _image(room, f"{title}: the peers' times against Aljava's")
-        yield "\n" + table(records)
+        for name, record in records.items():
+            yield from _section(name, record)
     yield "\n## Lost, and why\n"
     lost = {pair.scenario: measured[pair.scenario] for pair in all_pairs if pair.outcome == "slower"}
     yield "Where Aljava takes longer than a peer:\n" if lost else "Aljava takes longer than no peer in this run."
