@@ -74,7 +74,7 @@ def measure(scenario: Scenario, rounds: int | None = None) -> dict[str, Any]:
     contestants = {name: call for name, call in scenario.contestants.items() if call}
     names = list(contestants)
     copy_before = memory_copy()
-    idle = _calm()
+    idle = _calm(1 if rounds else 20)
 
     def one(number: int) -> dict[str, float]:
         taken = {}
@@ -131,9 +131,9 @@ def measure(scenario: Scenario, rounds: int | None = None) -> dict[str, Any]:
     }
 
 
-def _calm() -> float:
-    """Waits, up to five seconds, until the machine is at rest, and returns the share that others took at last."""
-    for _ in range(20):
+def _calm(looks: int) -> float:
+    """Waits until the machine is at rest, for at most so many quarters of a second; returns what others took at last."""
+    for _ in range(looks):
         watch = _Watch()
         time.sleep(0.25)
         if (others := watch.others()) < DISTURBED:
