@@ -20,8 +20,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 #: The share of the machine's processors that others may take before a round is run again.
 DISTURBED = 0.05
@@ -132,7 +135,7 @@ def measure(scenario: Scenario, rounds: int | None = None) -> dict[str, Any]:
 
 
 def _calm(looks: int) -> float:
-    """Waits until the machine is at rest, for at most so many quarters of a second; returns what others took at last."""
+    """Waits until the machine is at rest, at most so many quarters of a second, and returns what others took at last."""
     for _ in range(looks):
         watch = _Watch()
         time.sleep(0.25)
@@ -165,15 +168,19 @@ def _steady(rounds: list[float]) -> bool:
 
 def memory_copy() -> float:
     """GB/s of a copy of 32 MiB, the best of ten: what the machine can do just now."""
-    import numpy as np
-
-    source, target = np.ones(32 << 20, np.uint8), np.ones(32 << 20, np.uint8)
+    source, target = _two_buffers()
     best = float("inf")
     for _ in range(10):
         start = time.perf_counter()
         np.copyto(target, source)
         best = min(best, time.perf_counter() - start)
     return float(source.nbytes / best / 1e9)
+
+
+@cache
+def _two_buffers() -> tuple[Any, Any]:
+    """The same before and after: where the kernel puts them makes a difference of its own."""
+    return np.ones(32 << 20, np.uint8), np.ones(32 << 20, np.uint8)
 
 
 class _Watch:
