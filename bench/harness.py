@@ -135,7 +135,7 @@ def measure(scenario: Scenario, rounds: int | None = None) -> dict[str, Any]:
 
 
 def _calm(looks: int) -> float:
-    """Waits until the machine is at rest, at most so many quarters of a second, and returns what others took at last."""
+    """Waits until the machine is at rest, within so many quarters of a second, and returns what others took."""
     for _ in range(looks):
         watch = _Watch()
         time.sleep(0.25)
