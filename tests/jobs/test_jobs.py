@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -156,6 +157,16 @@ def test_stats_without_reading_the_data(mixed: Path, threads) -> None:
     assert details["columns"]["id"] == {"min": 0, "max": 19_999, "nulls": 0}
     assert json.loads(said["a.parquet"]["details"])["format"] == "Parquet"
     assert found.failed == 2  # a text says nothing of itself
+
+
+def test_stats_leave_out_what_one_zone_does_not_know(tmp_path: Path, threads) -> None:
+    measure = [float(row) for row in range(29_999)] + [math.nan]  # the zone of the greatest values has no bounds
+    aljava.write({"measure": measure, "some": [None] * 20_000 + [*range(10_000)]}, tmp_path / "a.arrow")
+    (row,) = jobs.stats(tmp_path, executor=threads).table.to_pylist()
+    assert json.loads(row["details"])["columns"] == {
+        "measure": {"nulls": 0},
+        "some": {"min": 0, "max": 9_999, "nulls": 20_000},
+    }
 
 
 class TestBadInput:

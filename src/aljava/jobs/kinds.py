@@ -147,28 +147,36 @@ def stats_one(task: Task) -> Done:
 
 
 def _extremes(zones: pa.Table) -> dict[str, dict[str, Any]]:
-    """The least and the greatest value and the nulls of each column, over all zones."""
+    """The least and the greatest value and the nulls of each column, over all zones; what one zone does not know of
+    is left out, since it could lie beyond what the others know.
+    """
     import pyarrow.compute as pc
 
     from aljava.foreign import plain_values
 
     if "columns" not in zones.column_names:
         return {}
-    columns = zones["columns"].combine_chunks()
+    columns, rows = zones["columns"].combine_chunks(), zones["rows"]
     found: dict[str, dict[str, Any]] = {}
     for field in columns.type if isinstance(columns, pa.StructArray) else ():
         column = pc.struct_field(columns, [field.name])
         said: dict[str, Any] = {}
-        for name, aggregate in (("min", "min"), ("max", "max"), ("nulls", "sum")):
+        nulls = pc.struct_field(column, ["nulls"])
+        # A zone of nulls alone has no bounds, and nothing that could lie beyond those of the others.
+        valued = pc.fill_null(pc.not_equal(nulls, rows), True)
+        for name, aggregate in (("min", "min"), ("max", "max")):
             if name not in column.type.names:
                 continue
-            values = pc.struct_field(column, [name])
+            values = pc.filter(pc.struct_field(column, [name]), valued)
+            if values.null_count:
+                continue
             try:
                 value = getattr(pc, aggregate)(values)
             except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # a type without an order in pyarrow
                 continue
-            # A zone of nulls has no bounds; one without bounds for another reason leaves them open.
             said[name] = plain_values(pa.array([value.as_py()], value.type))[0]
+        if not nulls.null_count:
+            said["nulls"] = pc.sum(nulls).as_py()
         found[field.name] = said
     return found
 
