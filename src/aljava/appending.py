@@ -137,13 +137,16 @@ def _own_ids(fragment: IpcFile) -> bool:
     )
 
 
-def conformed(reader: pa.RecordBatchReader, schema: pa.Schema, address: str) -> pa.RecordBatchReader:
+def conformed(
+    reader: pa.RecordBatchReader, schema: pa.Schema, address: str, rows: str = "what is to be appended"
+) -> pa.RecordBatchReader:
     """The rows with the columns of a schema: in its order, and cast where that loses nothing.
 
     Args:
         reader: the rows.
         schema: of what they are to be added to.
         address: of that, for messages.
+        rows: what the rows are, for messages.
 
     Raises:
         SchemaMismatch: names the column that does not fit; values are looked at as they come.
@@ -158,11 +161,11 @@ def conformed(reader: pa.RecordBatchReader, schema: pa.Schema, address: str) -> 
         there, here = schema.get_all_field_indices(name), have.get_all_field_indices(name)
         if len(there) != len(here):
             what = "no column" if len(here) < len(there) else "a column"
-            raise SchemaMismatch(f"what is to be appended has {what} {name!r}; {address} has {', '.join(schema.names)}")
+            raise SchemaMismatch(f"{rows} has {what} {name!r}; {address} has {', '.join(schema.names)}")
     if have.equals(schema):
         return reader
     if len(set(schema.names)) < len(schema) and have.names != schema.names:
-        raise SchemaMismatch(f"{address} has columns of one name: what is appended must have them in its order")
+        raise SchemaMismatch(f"{address} has columns of one name: {rows} must have them in its order")
     places = [
         number if have.names == schema.names else have.get_field_index(field.name)
         for number, field in enumerate(schema)
@@ -171,27 +174,31 @@ def conformed(reader: pa.RecordBatchReader, schema: pa.Schema, address: str) -> 
         kind = have.field(place).type
         if kind != field.type and _family(kind) not in (_family(field.type), "null"):
             raise SchemaMismatch(
-                f"column {field.name!r} is {kind} in what is to be appended and {field.type} in {address}: cast it"
+                f"column {field.name!r} is {kind} in {rows} and {field.type} in {address}: cast it"
             )
 
     def fitting() -> Iterator[pa.RecordBatch]:
         for batch in reader:
-            columns = [_cast(batch.column(place), field, address) for field, place in zip(schema, places, strict=True)]
+            columns = [
+                _cast(batch.column(place), field, address, rows) for field, place in zip(schema, places, strict=True)
+            ]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
     return pa.RecordBatchReader.from_batches(schema, fitting())
 
 
-def _cast(column: pa.Array, field: pa.Field, address: str) -> pa.Array:
+def _cast(column: pa.Array, field: pa.Field, address: str, rows: str) -> pa.Array:
     if not field.nullable and column.null_count:
-        raise SchemaMismatch(f"column {field.name!r} of {address} takes no nulls, and there are {column.null_count}")
+        raise SchemaMismatch(
+            f"column {field.name!r} of {address} takes no nulls, and {rows} has {column.null_count:,} of them"
+        )
     if column.type == field.type:
         return column
     try:
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SchemaMismatch(
-            f"column {field.name!r} of {address} is {field.type}, which cannot hold what is to be appended: {error}"
+            f"column {field.name!r} of {address} is {field.type}, which cannot hold that of {rows}: {error}"
         ) from error
 
 

@@ -9,7 +9,7 @@ passes over it; `aljava verify` finds the bit that flipped.
 import base64
 import binascii
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import xxhash
@@ -37,7 +37,11 @@ def digest(pieces: Iterable[Any]) -> int:
 
 def encode_checksums(digests: Mapping[int, int]) -> bytes:
     """The text for the footer, from the digest of each message by the message's offset."""
-    ordered = [digests[offset] for offset in sorted(digests)]
+    return encode_digests([digests[offset] for offset in sorted(digests)])
+
+
+def encode_digests(ordered: Sequence[int]) -> bytes:
+    """The text for the footer, from the digests in the order in which the messages stand."""
     return _PREFIX + base64.b64encode(struct.pack(f"<{len(ordered)}Q", *ordered))
 
 

@@ -66,6 +66,23 @@ class LocalFile(Place):
             lock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
+    def fetch(self) -> bytes:
+        """All of its bytes, copied: of a small file this takes a fraction of the time of mapping it.
+
+        Raises:
+            NotFound, AccessDenied, InvalidData, TransferError: as `source`.
+        """
+        with self.explained("read"):
+            descriptor = self._open_locked()
+            try:
+                left, pieces = os.fstat(descriptor).st_size, []
+                while left and (piece := os.read(descriptor, left)):
+                    pieces.append(piece)
+                    left -= len(piece)
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            finally:
+                os.close(descriptor)  # and with it goes the lock
+
     def _open_locked(self) -> int:
         # Not blocking: opening a named pipe that nobody writes would hang here.
         try:

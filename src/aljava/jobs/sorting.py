@@ -1,0 +1,243 @@
+"""Rows in the order of a column, by DuckDB: what does not fit into memory waits on the disk.
+
+Rows that are equal in all columns of the order keep the order they came in, which DuckDB by itself does not promise:
+each row carries its number, and is sorted by that last. So the outcome is the same on every machine, with any number
+of threads.
+
+DuckDB has not all types of Arrow, and some of its own are coarser (a timestamp with a zone counts microseconds): a
+column goes through it as a type that it keeps to the last bit, and is what it was when it comes out::
+
+    timestamp[ns, tz=…]  ──view──> int64    ──sort──> int64    ──view──> timestamp[ns, tz=…]
+    dictionary<string>   ──cast──> string   ──sort──> string   ──cast──> dictionary<string>
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aljava.errors import QueryError, TransferError, UnsupportedType
+from aljava.frames import regroup
+
+#: Bytes of memory that DuckDB sorts in, unless told otherwise.
+MEMORY = 2 << 30
+#: Rows of a vector of DuckDB's: batches of it are multiples.
+VECTOR = 2048
+_SCRATCH = "aljava-sort-"
+
+
+def in_order(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    by: Sequence[str],
+    *,
+    memory: int = MEMORY,
+    batch_rows: int = 131_072,
+) -> Iterator[pa.RecordBatch]:
+    """The rows in ascending order; nulls come last, and before them NaN.
+
+    Args:
+        batches: the rows.
+        schema: of the batches.
+        by: the columns to sort by, the first one first.
+        memory: bytes of memory that DuckDB may use; the rest goes to the folder for temporary files.
+        batch_rows: rows of each batch that comes out; the last one has fewer.
+
+    Raises:
+        QueryError: a column that there is not, or twice.
+        UnsupportedType: a column that cannot go through DuckDB unchanged, or cannot be sorted by.
+        TransferError: DuckDB failed, because the disk is full for example.
+
+    Examples:
+        >>> table = pa.table({"day": [2, 1, None, 1], "id": [1, 2, 3, 4]})
+        >>> pa.Table.from_batches(in_order(table.to_batches(), table.schema, ["day"]))["id"].to_pylist()
+        [2, 4, 1, 3]
+    """
+    carriers = carriers_of(schema, by)
+    failure: list[BaseException] = []
+
+    def fed() -> Iterator[pa.RecordBatch]:
+        number = 0
+        try:
+            for batch in batches:
+                numbers = np.arange(number, number + batch.num_rows, dtype=np.uint64)
+                number += batch.num_rows
+                columns = [carrier.pack(column) for carrier, column in zip(carriers, batch.columns, strict=True)]
+                # Two narrow columns sort faster than a wide one, as the key of both fits into 16 bytes.
+                yield pa.RecordBatch.from_arrays(
+                    [*columns, pa.array(numbers >> 32, pa.uint16()), pa.array(numbers.astype(np.uint32))],
+                    schema=fed_schema,
+                )
+        except BaseException as error:
+            failure.append(error)
+            raise
+
+    fields = [pa.field(f"c{number}", carrier.type) for number, carrier in enumerate(carriers)]
+    fed_schema = pa.schema([*fields, pa.field("high", pa.uint16(), False), pa.field("low", pa.uint32(), False)])
+    keys = [f"c{schema.get_field_index(name)} asc nulls last" for name in by]
+    query = f"select * exclude (high, low) from fed order by {', '.join([*keys, 'high', 'low'])}"
+    with _scratch() as folder:
+        config = {"temp_directory": folder, "memory_limit": f"{max(memory >> 20, 64)}MiB", "threads": pa.cpu_count()}
+        connection = duckdb.connect(config=config)
+        try:
+            connection.register("fed", pa.RecordBatchReader.from_batches(fed_schema, fed()))
+            sorted_rows = connection.sql(query).to_arrow_reader(-(-batch_rows // VECTOR) * VECTOR)
+            for batch in regroup(sorted_rows, batch_rows):
+                columns = [
+                    carrier.unpack(column) for carrier, column in zip(carriers, batch.columns, strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays(columns, schema=schema)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            if failure:
+                raise failure[0] from None
+            raise TransferError(f"sorting by {', '.join(by)} failed: {error}") from error
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """How a column goes through DuckDB."""
+
+    #: As what type.
+    type: pa.DataType
+    #: Into it, and out of it.
+    pack: Callable[[pa.Array], pa.Array] = lambda array: array
+    unpack: Callable[[pa.Array], pa.Array] = lambda array: array
+
+
+def carriers_of(schema: pa.Schema, by: Sequence[str]) -> list[Carrier]:
+    """How each column goes through DuckDB.
+
+    Args:
+        schema: of the rows.
+        by: the columns to sort by.
+
+    Raises:
+        QueryError, UnsupportedType: as `in_order`.
+    """
+    for name in by:
+        if schema.names.count(name) != 1:
+            many = "no" if name not in schema.names else "more than one"
+            raise QueryError(f"there is {many} column {name!r} to sort by; there are {', '.join(schema.names)}")
+    found = []
+    for field in schema:
+        carrier = _carrier(field.type, field.name in by)
+        if carrier is None:
+            what = "cannot be sorted by" if field.name in by else "cannot go through DuckDB unchanged, which sorts"
+            raise UnsupportedType(f"column {field.name!r} is {field.type}, which {what}: leave it out, or do not sort")
+        found.append(carrier)
+    return found
+
+
+def _carrier(kind: pa.DataType, is_key: bool) -> Carrier | None:
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        inner = _carrier(kind.storage_type, is_key)
+        return inner and Carrier(
+            inner.type,
+            lambda array: inner.pack(array.storage),
+            lambda array: pa.ExtensionArray.from_storage(kind, inner.unpack(array)),
+        )
+    if types.is_dictionary(kind):
+        inner = _carrier(kind.value_type, is_key)
+        return inner and Carrier(
+            inner.type,
+            lambda array: inner.pack(array.dictionary_decode()),
+            lambda array: inner.unpack(array).cast(kind),
+        )
+    if types.is_run_end_encoded(kind):
+        inner = _carrier(kind.value_type, is_key)
+        return inner and Carrier(
+            inner.type,
+            lambda array: inner.pack(pc.run_end_decode(array)),
+            lambda array: pc.run_end_encode(inner.unpack(array), run_end_type=kind.run_end_type),
+        )
+    if types.is_timestamp(kind) or types.is_time64(kind) or types.is_duration(kind) or types.is_date64(kind):
+        return _viewed(kind, pa.int64())
+    if types.is_time32(kind):
+        return _viewed(kind, pa.int32())
+    if kind in _KEPT:
+        return Carrier(kind)
+    if types.is_decimal(kind) and kind.precision <= 38:
+        wide = pa.decimal128(kind.precision, kind.scale)
+        return Carrier(wide, lambda array: array.cast(wide), lambda array: array.cast(kind))
+    if kind in _SPELLED:
+        plain = _SPELLED[kind]
+        return Carrier(plain, lambda array: array.cast(plain), lambda array: array.cast(kind))
+    if types.is_fixed_size_binary(kind):
+        return Carrier(pa.binary(), lambda array: array.cast(pa.binary()), lambda array: array.cast(kind))
+    if is_key:
+        return None
+    if types.is_null(kind):
+        return Carrier(pa.bool_(), lambda array: pa.nulls(len(array), pa.bool_()), lambda array: pa.nulls(len(array)))
+    if types.is_float16(kind):
+        return _viewed(kind, pa.uint16())
+    if types.is_nested(kind) and _is_kept(kind):
+        return Carrier(kind, unpack=lambda array: array if array.type == kind else array.cast(kind))
+    return None
+
+
+def _viewed(kind: pa.DataType, numbers: pa.DataType) -> Carrier:
+    return Carrier(numbers, lambda array: array.view(numbers), lambda array: array.view(kind))
+
+
+#: What DuckDB gives back as it was.
+_KEPT = {
+    *(pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+    *(pa.float32(), pa.float64(), pa.string(), pa.binary(), pa.date32()),
+}
+#: What differs only in how it is laid out.
+_SPELLED = {
+    pa.large_string(): pa.string(),
+    pa.string_view(): pa.string(),
+    pa.large_binary(): pa.binary(),
+    pa.binary_view(): pa.binary(),
+}
+
+
+def _is_kept(kind: pa.DataType) -> bool:
+    """Whether a nested type comes back with the values that it had."""
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _is_kept(kind.value_type)
+    if types.is_struct(kind):
+        names = [field.name.lower() for field in kind]
+        return bool(names) and len(set(names)) == len(names) and all(_is_kept(field.type) for field in kind)
+    return kind in _KEPT or kind == pa.timestamp("us")
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for what does not fit into memory; those of processes that were killed are removed."""
+    above = tempfile.gettempdir()
+    with os.scandir(above) as entries:
+        for left in [entry.path for entry in entries if entry.name.startswith(_SCRATCH)]:
+            with suppress(OSError):
+                descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left)
+                finally:
+                    os.close(descriptor)
+    while True:
+        folder = tempfile.mkdtemp(prefix=_SCRATCH)
+        with suppress(FileNotFoundError):  # taken for one of a dead process, between the two calls
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.isdir(folder):
+                break
+            os.close(descriptor)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
