@@ -31,6 +31,8 @@ from aljava.frames import regroup
 MEMORY = 2 << 30
 #: Rows of a vector of DuckDB's: batches of it are multiples.
 VECTOR = 2048
+#: Rows whose numbers take 4 bytes.
+NARROW = 1 << 32
 _SCRATCH = "aljava-sort-"
 
 
@@ -41,6 +43,7 @@ def in_order(
     *,
     memory: int = MEMORY,
     batch_rows: int = 131_072,
+    most_rows: int = NARROW,
 ) -> Iterator[pa.RecordBatch]:
     """The rows in ascending order; nulls come last, and before them NaN.
 
@@ -50,11 +53,13 @@ def in_order(
         by: the columns to sort by, the first one first.
         memory: bytes of memory that DuckDB may use; the rest goes to the folder for temporary files.
         batch_rows: rows of each batch that comes out; the last one has fewer.
+        most_rows: rows that there are at most; beyond 4,294,967,296 it takes half as long again.
 
     Raises:
         QueryError: a column that there is not, or twice.
         UnsupportedType: a column that cannot go through DuckDB unchanged, or cannot be sorted by.
         TransferError: DuckDB failed, because the disk is full for example.
+        OverflowError: there are more than `most_rows`.
 
     Examples:
         >>> table = pa.table({"day": [2, 1, None, 1], "id": [1, 2, 3, 4]})
@@ -68,22 +73,22 @@ def in_order(
         number = 0
         try:
             for batch in batches:
-                numbers = np.arange(number, number + batch.num_rows, dtype=np.uint64)
                 number += batch.num_rows
+                if number > most_rows:
+                    raise OverflowError(f"more than {most_rows:,} rows")
+                numbers = np.arange(number - batch.num_rows, number, dtype=counter.to_pandas_dtype())
                 columns = [carrier.pack(column) for carrier, column in zip(carriers, batch.columns, strict=True)]
-                # Two narrow columns sort faster than a wide one, as the key of both fits into 16 bytes.
-                yield pa.RecordBatch.from_arrays(
-                    [*columns, pa.array(numbers >> 32, pa.uint16()), pa.array(numbers.astype(np.uint32))],
-                    schema=fed_schema,
-                )
+                yield pa.RecordBatch.from_arrays([*columns, pa.array(numbers)], schema=fed_schema)
         except BaseException as error:
             failure.append(error)
             raise
 
     fields = [pa.field(f"c{number}", carrier.type) for number, carrier in enumerate(carriers)]
-    fed_schema = pa.schema([*fields, pa.field("high", pa.uint16(), False), pa.field("low", pa.uint32(), False)])
+    # With a key of 16 bytes DuckDB sorts in two thirds of the time of one of 24.
+    counter = pa.uint32() if most_rows <= NARROW else pa.uint64()
+    fed_schema = pa.schema([*fields, pa.field("number", counter, False)])
     keys = [f"c{schema.get_field_index(name)} asc nulls last" for name in by]
-    query = f"select * exclude (high, low) from fed order by {', '.join([*keys, 'high', 'low'])}"
+    query = f"select * exclude (number) from fed order by {', '.join([*keys, 'number'])}"
     with _scratch() as folder:
         config = {"temp_directory": folder, "memory_limit": f"{max(memory >> 20, 64)}MiB", "threads": pa.cpu_count()}
         connection = duckdb.connect(config=config)
