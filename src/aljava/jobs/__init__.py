@@ -6,15 +6,18 @@ does what is missing or has changed, and nothing else. One bad file never stops 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 from aljava.errors import InvalidOption
-from aljava.jobs import kinds
+from aljava.ipc.compression import Compression
+from aljava.jobs import compacting, kinds
 from aljava.jobs.executors import executor_for
 from aljava.jobs.planning import distinct
 from aljava.jobs.result import Progress, Result
 from aljava.jobs.running import run
+from aljava.jobs.sorting import LEAST_MEMORY, MEMORY
 from aljava.jobs.sources import Root, Source, feeding, listed
 from aljava.jobs.tasks import Done, Job, Task
 from aljava.places.place import Place
@@ -27,6 +30,7 @@ __all__ = [
     "Root",
     "Source",
     "Task",
+    "compact",
     "convert",
     "distinct",
     "executor_for",
@@ -105,6 +109,79 @@ def convert(
     apart(sources, goal, lambda name: kinds.output_name(name, format), storage_options)
     found = listed(sources, storage_options=storage_options)
     return run(kinds.convert(goal, options), found, executor=executor, workers=workers, progress=progress)
+
+
+def compact(
+    sources: Any,
+    target: Any,
+    *,
+    size: int = 256 << 20,
+    sort_by: str | Sequence[str] | None = None,
+    compression: str = "auto",
+    memory: int = MEMORY,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Result:
+    """Makes few files of many small ones: Arrow IPC with codec, zones and checksums, named `compacted-00000.arrow`, ….
+
+    Rows keep the order of their files, by name, and of several sources as these are given; or they are sorted, so that
+    zones separate and a filter reads little. Rows that are equal in `sort_by` keep their order, nulls come last. The
+    same sources give the same bytes on every executor. Hive partitions (`day=2026-01-31/`) stay apart, and their
+    folders are made again in the target.
+
+    A source that cannot be read, or whose checksums tell of damage, is left out and stands in `Result.failures`. The
+    target belongs to the job: files called `compacted-…` there that are not its outputs, as its sources now are, are
+    removed when it is started again. Sources are never removed.
+
+    Args:
+        sources: as in `convert`. All need the same columns: their order may differ, and types that cast without loss.
+        target: the folder where the outputs go; it is made.
+        size: bytes of an output, about. What is left over, and all of a small partition, makes a smaller one.
+        sort_by: a column, or several, to sort by, ascending; DuckDB does it, with what does not fit into memory in the
+            folder for temporary files. All rows of a partition then are one task: by default it is done in this
+            process, with all processors.
+        compression: as in `aljava.write`.
+        memory: bytes of memory that DuckDB may sort in, on each worker.
+        executor: as in `convert`.
+        workers: as in `convert`.
+        progress: as in `convert`.
+        storage_options: as in `convert`.
+
+    Returns:
+        as `convert`; the manifest names for each source an output that it went into.
+
+    Raises:
+        NotFound, InvalidOption, AccessDenied, JobError: as `convert`.
+        SchemaMismatch: a source of other columns, before any work; names it and the column.
+        QueryError: no such column to sort by.
+        UnsupportedType: a column that DuckDB cannot sort, or carry.
+
+    Examples:
+        >>> import tempfile, aljava
+        >>> folder = tempfile.mkdtemp()
+        >>> for day in (3, 1, 2):
+        ...     _ = aljava.write({"day": [day, 9], "id": [day * 10, 0]}, f"{folder}/in/{day}.arrow")
+        >>> compact(folder + "/in", folder + "/out", sort_by="day").rows
+        6
+        >>> aljava.read(folder + "/out/*.arrow")["day"].to_pylist()
+        [1, 2, 3, 9, 9, 9]
+    """
+    if size < 1:
+        raise InvalidOption(f"size is {size}: an output has at least 1 byte")
+    if memory < LEAST_MEMORY:
+        raise InvalidOption(f"memory is {memory:,}: sorting takes at least {LEAST_MEMORY:,} bytes")
+    Compression.parse(compression)
+    by = [sort_by] if isinstance(sort_by, str) else list(sort_by or ())
+    goal = Root.of(target, storage_options=storage_options)
+    apart(sources, goal, compacting.output_name, storage_options)
+    job = compacting.compact(goal, {"size": size, "sort_by": by, "compression": compression}, memory)
+    found = listed(sources, storage_options=storage_options)
+    with ExitStack() as stack:
+        if by and executor is None and workers is None:
+            executor = stack.enter_context(ThreadPoolExecutor(1, "aljava-job"))
+        return run(job, found, executor=executor, workers=workers, progress=progress)
 
 
 def verify(

@@ -164,7 +164,7 @@ class Gathering:
         """The batches of files whose messages can stand in one stream."""
         if not joined:
             return []
-        pieces = [self._head, *(message for _, _, messages in joined for message in messages)]
+        pieces: list[bytes | memoryview] = [self._head, *(message for _, _, messages in joined for message in messages)]
         try:
             stream = pa.ipc.open_stream(b"".join(pieces), options=pa.ipc.IpcReadOptions(use_threads=False))
             batches = list(stream)

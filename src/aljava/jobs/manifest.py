@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ from aljava.ipc.message import MAGIC, Messages
 from aljava.jobs.sources import Root, Source, shown
 from aljava.places.local import LocalFile, WholeWrites, lock
 from aljava.places.place import Place
+
+if TYPE_CHECKING:
+    from aljava.jobs.tasks import Task
 
 #: The name of a job's manifest in its target. Readers of folders pass over names that begin so.
 NAME = "_manifest.arrow"
@@ -347,6 +350,10 @@ class Done:
 
     def __len__(self) -> int:
         return len(self._prints)
+
+    def holds(self, task: "Task") -> bool:
+        """Whether all sources of a task were done."""
+        return all(self.has(source, task.output) for source in task.sources)
 
     def has(self, source: Source, output: str | None) -> bool:
         """Whether a source was done as it is now, and what was made of it is there."""

@@ -205,6 +205,8 @@ def _replaces_a_source(task: Task) -> str | None:
         return None
     assert task.output is not None
     path = os.path.join(task.target.address, task.output)
+    if not os.path.exists(path):  # as most outputs
+        return None
     for source in task.sources:
         place = source.place()
         if isinstance(place, LocalFile):

@@ -22,11 +22,11 @@ from itertools import chain, islice
 
 from aljava.errors import InvalidOption, JobError, NotFound
 from aljava.jobs.executors import Processes, fitting, width
-from aljava.jobs.manifest import NAME, Done, Entry, Manifest
+from aljava.jobs.manifest import NAME, Entry, Manifest
 from aljava.jobs.planning import Backlog, checked
 from aljava.jobs.result import Progress, Result
 from aljava.jobs.sources import Source
-from aljava.jobs.tasks import Job, Task, attempt, explained, failed
+from aljava.jobs.tasks import Job, Known, Task, attempt, explained, failed
 
 #: Sources that are looked at before any work starts, so that what is wrong with a short list is said at once; and
 #: seconds that may take.
@@ -86,7 +86,7 @@ def run(
             manifest = Manifest(kept, job.kind, job.options)
             running = _Running(job, pool, manifest=manifest, backlog=backlog, progress=progress, start=start)
             try:
-                running.work(chain(head, tasks), manifest.done(job.target))
+                running.work(chain(head, tasks), job.known(manifest) if job.known else manifest.done(job.target))
             except BaseException:
                 manifest.close(complete=False)
                 raise
@@ -178,7 +178,7 @@ class _Running:
             self._manifest,
         )
 
-    def work(self, tasks: Iterator[tuple[Task, str | None]], known: Done) -> None:
+    def work(self, tasks: Iterator[tuple[Task, str | None]], known: Known) -> None:
         """Does all tasks but those that are known to be done."""
         planner = threading.Thread(target=self._plan, args=(tasks, known), name="aljava-planning", daemon=True)
         planner.start()
@@ -212,14 +212,14 @@ class _Running:
             planner.join(1)
         self._tell(at_end=True)
 
-    def _plan(self, tasks: Iterator[tuple[Task, str | None]], known: Done) -> None:
+    def _plan(self, tasks: Iterator[tuple[Task, str | None]], known: Known) -> None:
         try:
             for task, problem in tasks:
                 if self._stopped:
                     return
                 if problem is not None:
                     self._events.put(_Flight(task, problem=problem))
-                elif all(known.has(source, task.output) for source in task.sources):
+                elif known.holds(task):
                     self._counts.kept += len(task.sources)
                     self._counts.kept_bytes += task.bytes
                 else:
@@ -274,7 +274,7 @@ class _Running:
                 counts.rows += entry.rows or 0
             else:
                 counts.failed += 1
-        counts.bytes += entries[0].bytes or 0
+        counts.bytes += sum({entry.output: entry.bytes or 0 for entry in entries}.values())
         counts.read += task.bytes
         self._manifest.add(entries)
 

@@ -29,6 +29,8 @@ from aljava.frames import regroup
 
 #: Bytes of memory that DuckDB sorts in, unless told otherwise.
 MEMORY = 2 << 30
+#: With less it cannot begin.
+LEAST_MEMORY = 64 << 20
 #: Rows of a vector of DuckDB's: batches of it are multiples.
 VECTOR = 2048
 #: Rows whose numbers take 4 bytes.
@@ -90,15 +92,13 @@ def in_order(
     keys = [f"c{schema.get_field_index(name)} asc nulls last" for name in by]
     query = f"select * exclude (number) from fed order by {', '.join([*keys, 'number'])}"
     with _scratch() as folder:
-        config = {"temp_directory": folder, "memory_limit": f"{max(memory >> 20, 64)}MiB", "threads": pa.cpu_count()}
+        config = {"temp_directory": folder, "memory_limit": f"{memory >> 20}MiB", "threads": pa.cpu_count()}
         connection = duckdb.connect(config=config)
         try:
             connection.register("fed", pa.RecordBatchReader.from_batches(fed_schema, fed()))
             sorted_rows = connection.sql(query).to_arrow_reader(-(-batch_rows // VECTOR) * VECTOR)
             for batch in regroup(sorted_rows, batch_rows):
-                columns = [
-                    carrier.unpack(column) for carrier, column in zip(carriers, batch.columns, strict=True)
-                ]
+                columns = [carrier.unpack(column) for carrier, column in zip(carriers, batch.columns, strict=True)]
                 yield pa.RecordBatch.from_arrays(columns, schema=schema)
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             if failure:
@@ -108,6 +108,9 @@ def in_order(
             connection.close()
 
 
+Step = Callable[[pa.Array], pa.Array]
+
+
 @dataclass(frozen=True)
 class Carrier:
     """How a column goes through DuckDB."""
@@ -115,8 +118,8 @@ class Carrier:
     #: As what type.
     type: pa.DataType
     #: Into it, and out of it.
-    pack: Callable[[pa.Array], pa.Array] = lambda array: array
-    unpack: Callable[[pa.Array], pa.Array] = lambda array: array
+    pack: Step = lambda array: array
+    unpack: Step = lambda array: array
 
 
 def carriers_of(schema: pa.Schema, by: Sequence[str]) -> list[Carrier]:
@@ -146,25 +149,20 @@ def carriers_of(schema: pa.Schema, by: Sequence[str]) -> list[Carrier]:
 def _carrier(kind: pa.DataType, is_key: bool) -> Carrier | None:
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
-        inner = _carrier(kind.storage_type, is_key)
-        return inner and Carrier(
-            inner.type,
-            lambda array: inner.pack(array.storage),
-            lambda array: pa.ExtensionArray.from_storage(kind, inner.unpack(array)),
+        return _through(
+            _carrier(kind.storage_type, is_key),
+            lambda array: array.storage,
+            lambda array: pa.ExtensionArray.from_storage(kind, array),
         )
     if types.is_dictionary(kind):
-        inner = _carrier(kind.value_type, is_key)
-        return inner and Carrier(
-            inner.type,
-            lambda array: inner.pack(array.dictionary_decode()),
-            lambda array: inner.unpack(array).cast(kind),
+        return _through(
+            _carrier(kind.value_type, is_key), lambda array: array.dictionary_decode(), lambda array: array.cast(kind)
         )
     if types.is_run_end_encoded(kind):
-        inner = _carrier(kind.value_type, is_key)
-        return inner and Carrier(
-            inner.type,
-            lambda array: inner.pack(pc.run_end_decode(array)),
-            lambda array: pc.run_end_encode(inner.unpack(array), run_end_type=kind.run_end_type),
+        return _through(
+            _carrier(kind.value_type, is_key),
+            pc.run_end_decode,
+            lambda array: pc.run_end_encode(array, run_end_type=kind.run_end_type),
         )
     if types.is_timestamp(kind) or types.is_time64(kind) or types.is_duration(kind) or types.is_date64(kind):
         return _viewed(kind, pa.int64())
@@ -189,6 +187,13 @@ def _carrier(kind: pa.DataType, is_key: bool) -> Carrier | None:
     if types.is_nested(kind) and _is_kept(kind):
         return Carrier(kind, unpack=lambda array: array if array.type == kind else array.cast(kind))
     return None
+
+
+def _through(inner: Carrier | None, pack: Step, unpack: Step) -> Carrier | None:
+    """A column of another type goes as that one goes."""
+    if inner is None:
+        return None
+    return Carrier(inner.type, lambda array: inner.pack(pack(array)), lambda array: unpack(inner.unpack(array)))
 
 
 def _viewed(kind: pa.DataType, numbers: pa.DataType) -> Carrier:

@@ -7,11 +7,14 @@ imports. What the work returns travels back, and nothing else.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aljava.jobs.manifest import Entry
 from aljava.jobs.sources import Root, Source, shown
 from aljava.places.place import Place
+
+if TYPE_CHECKING:
+    from aljava.jobs.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,13 @@ class Task:
         return sum(source.size for source in self.sources)
 
 
+class Known(Protocol):
+    """Tells what was done already."""
+
+    def holds(self, task: Task) -> bool:
+        """Whether a task need not be done again."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A kind of task, done for many files."""
@@ -78,6 +88,8 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
     #: Where the manifest is kept; None keeps it beside the outputs, and nowhere where there are none.
     manifest: Place | None = None
+    #: What need not be done again, where that is not for each source by itself to say; called once, before any work.
+    known: "Callable[[Manifest], Known] | None" = None
 
 
 def attempt(task: Task) -> list[Entry]:
