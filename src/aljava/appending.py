@@ -173,9 +173,7 @@ def conformed(
     for field, place in zip(schema, places, strict=True):
         kind = have.field(place).type
         if kind != field.type and _family(kind) not in (_family(field.type), "null"):
-            raise SchemaMismatch(
-                f"column {field.name!r} is {kind} in {rows} and {field.type} in {address}: cast it"
-            )
+            raise SchemaMismatch(f"column {field.name!r} is {kind} in {rows} and {field.type} in {address}: cast it")
 
     def fitting() -> Iterator[pa.RecordBatch]:
         for batch in reader:

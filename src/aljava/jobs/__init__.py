@@ -160,12 +160,12 @@ def compact(
 
     Examples:
         >>> import tempfile, aljava
-        >>> folder = tempfile.mkdtemp()
+        >>> folder, out = tempfile.mkdtemp(), tempfile.mkdtemp()
         >>> for day in (3, 1, 2):
-        ...     _ = aljava.write({"day": [day, 9], "id": [day * 10, 0]}, f"{folder}/in/{day}.arrow")
-        >>> compact(folder + "/in", folder + "/out", sort_by="day").rows
+        ...     _ = aljava.write({"day": [day, 9], "id": [day * 10, 0]}, f"{folder}/{day}.arrow")
+        >>> compact(folder, out, sort_by="day").rows
         6
-        >>> aljava.read(folder + "/out/*.arrow")["day"].to_pylist()
+        >>> aljava.read(out)["day"].to_pylist()
         [1, 2, 3, 9, 9, 9]
     """
     if size < 1:

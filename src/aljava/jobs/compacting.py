@@ -69,7 +69,8 @@ def compact(target: Root, options: Mapping[str, Any], memory: int = MEMORY) -> J
         said: dict[str, Any] = {}
         if len(listing):
             head, model = _model(listing)
-            carriers_of(pa.ipc.read_schema(pa.py_buffer(head)), options["sort_by"])
+            if options["sort_by"]:
+                carriers_of(pa.ipc.read_schema(pa.py_buffer(head)), options["sort_by"])
             check_schemas(listing, head, model)
             said = {**options, "memory": memory, "head": head, "model": model}
             groups += _grouped(listing, said)
@@ -224,7 +225,8 @@ def _ratio(listing: _Listing, options: Mapping[str, Any]) -> float:
         return 1.0
     gathering = Gathering(listing.part(0, few), options["head"], options["model"])
     sink = pa.MockOutputStream()
-    with ipc.new_file(sink, gathering.schema, options=ipc.WriteOptions(options["compression"])) as writer:
+    settings = ipc.WriteOptions(options["compression"])
+    with suppress(Broken), ipc.new_file(sink, gathering.schema, options=settings) as writer:
         writer.write_batches(regroup(gathering))
     return max(0.01, sink.size() / total) if gathering.rows else 1.0
 
@@ -331,11 +333,13 @@ def _outputs(task: Task, gathering: Gathering, most: int) -> Iterator[_Output]:
         return  # none of them can be read
     rows = batches if first is None else chain([first], batches)
     limit = options["size"]
-    if options["sort_by"] and first is not None:
-        size = {"batch_rows": _batch_rows(first, limit), "most_rows": most, "memory": options["memory"]}
-        rows = in_order(rows, schema, options["sort_by"], **size)
+    batch_rows = None if first is None else _batch_rows(first, limit)
+    if options["sort_by"] and batch_rows is not None:
+        limits = {"batch_rows": batch_rows, "most_rows": most, "memory": options["memory"]}
+        rows = in_order(rows, schema, options["sort_by"], **limits)
     else:
-        rows, limit = regroup(rows), limit * TOLERANCE
+        # Batches as they come, unless they may be larger than an output.
+        rows, limit = regroup(rows, batch_rows if limit < 4 * BATCH_BYTES else None), limit * TOLERANCE
     settings = ipc.WriteOptions(options["compression"])
     following = next(rows, None)
     for number in count():

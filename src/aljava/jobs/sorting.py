@@ -95,6 +95,8 @@ def in_order(
         config = {"temp_directory": folder, "memory_limit": f"{memory >> 20}MiB", "threads": pa.cpu_count()}
         connection = duckdb.connect(config=config)
         try:
+            # It would print on standard output, after two seconds.
+            connection.execute("set enable_progress_bar = false")
             connection.register("fed", pa.RecordBatchReader.from_batches(fed_schema, fed()))
             sorted_rows = connection.sql(query).to_arrow_reader(-(-batch_rows // VECTOR) * VECTOR)
             for batch in regroup(sorted_rows, batch_rows):
@@ -155,12 +157,11 @@ def _carrier(kind: pa.DataType, is_key: bool) -> Carrier | None:
             lambda array: pa.ExtensionArray.from_storage(kind, array),
         )
     if types.is_dictionary(kind):
-        return _through(
-            _carrier(kind.value_type, is_key), lambda array: array.dictionary_decode(), lambda array: array.cast(kind)
-        )
-    if types.is_run_end_encoded(kind):
-        return _through(
-            _carrier(kind.value_type, is_key),
+        values = _carrier(kind.value_type, is_key)
+        return None if values is None or types.is_nested(values.type) else _unencoded(kind, values)
+    if types.is_run_end_encoded(kind) and kind.value_type in _KEPT:
+        return Carrier(
+            kind.value_type,
             pc.run_end_decode,
             lambda array: pc.run_end_encode(array, run_end_type=kind.run_end_type),
         )
@@ -170,7 +171,7 @@ def _carrier(kind: pa.DataType, is_key: bool) -> Carrier | None:
         return _viewed(kind, pa.int32())
     if kind in _KEPT:
         return Carrier(kind)
-    if types.is_decimal(kind) and kind.precision <= 38:
+    if types.is_decimal(kind) and 0 <= kind.scale <= kind.precision <= 38:
         wide = pa.decimal128(kind.precision, kind.scale)
         return Carrier(wide, lambda array: array.cast(wide), lambda array: array.cast(kind))
     if kind in _SPELLED:
@@ -182,9 +183,9 @@ def _carrier(kind: pa.DataType, is_key: bool) -> Carrier | None:
         return None
     if types.is_null(kind):
         return Carrier(pa.bool_(), lambda array: pa.nulls(len(array), pa.bool_()), lambda array: pa.nulls(len(array)))
-    if types.is_float16(kind):
-        return _viewed(kind, pa.uint16())
-    if types.is_nested(kind) and _is_kept(kind):
+    if types.is_float16(kind) or types.is_decimal(kind) or types.is_interval(kind):
+        return _as_bytes(kind)
+    if types.is_nested(kind) and is_kept(kind):
         return Carrier(kind, unpack=lambda array: array if array.type == kind else array.cast(kind))
     return None
 
@@ -196,8 +197,36 @@ def _through(inner: Carrier | None, pack: Step, unpack: Step) -> Carrier | None:
     return Carrier(inner.type, lambda array: inner.pack(pack(array)), lambda array: unpack(inner.unpack(array)))
 
 
+def _unencoded(kind: pa.DataType, values: Carrier) -> Carrier:
+    """A dictionary goes as its values."""
+
+    def pack(array: pa.Array) -> pa.Array:
+        return values.pack(array.dictionary).take(array.indices)
+
+    def unpack(array: pa.Array) -> pa.Array:
+        found = array.dictionary_encode()
+        indices = found.indices.cast(kind.index_type)
+        return pa.DictionaryArray.from_arrays(indices, values.unpack(found.dictionary), ordered=kind.ordered)
+
+    return Carrier(values.type, pack, unpack)
+
+
 def _viewed(kind: pa.DataType, numbers: pa.DataType) -> Carrier:
     return Carrier(numbers, lambda array: array.view(numbers), lambda array: array.view(kind))
+
+
+def _as_bytes(kind: pa.DataType) -> Carrier:
+    """Values of one width each, of whatever they are made."""
+    fixed = pa.binary(kind.bit_width // 8)
+
+    def pack(array: pa.Array) -> pa.Array:
+        return pa.Array.from_buffers(fixed, len(array), array.buffers(), offset=array.offset).cast(pa.binary())
+
+    def unpack(array: pa.Array) -> pa.Array:
+        values = array.cast(fixed)
+        return pa.Array.from_buffers(kind, len(values), values.buffers(), offset=values.offset)
+
+    return Carrier(pa.binary(), pack, unpack)
 
 
 #: What DuckDB gives back as it was.
@@ -214,14 +243,14 @@ _SPELLED = {
 }
 
 
-def _is_kept(kind: pa.DataType) -> bool:
+def is_kept(kind: pa.DataType) -> bool:
     """Whether a nested type comes back with the values that it had."""
     types = pa.types
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _is_kept(kind.value_type)
+        return is_kept(kind.value_type)
     if types.is_struct(kind):
         names = [field.name.lower() for field in kind]
-        return bool(names) and len(set(names)) == len(names) and all(_is_kept(field.type) for field in kind)
+        return bool(names) and len(set(names)) == len(names) and all(is_kept(field.type) for field in kind)
     return kind in _KEPT or kind == pa.timestamp("us")
 
 

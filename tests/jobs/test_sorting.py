@@ -1,0 +1,155 @@
+"""Sorting by DuckDB: in order, stable, every type as it was, in bounded memory."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aljava.errors import QueryError, UnsupportedType
+from aljava.jobs import sorting
+from aljava.jobs.sorting import in_order
+from tests import strategies
+
+
+def ordered(table: pa.Table, *by: str, **options) -> pa.Table:
+    return pa.Table.from_batches(in_order(table.to_batches(), table.schema, by, **options), table.schema)
+
+
+def _is_refused(type_: pa.DataType) -> bool:
+    """Nested types with what DuckDB has not, or lays out in another way."""
+    types = pa.types
+    if isinstance(type_, pa.BaseExtensionType):
+        return _is_refused(type_.storage_type)
+    if types.is_dictionary(type_):
+        return types.is_nested(type_.value_type) or _is_refused(type_.value_type)
+    if types.is_run_end_encoded(type_):
+        return not sorting.is_kept(type_.value_type) or types.is_nested(type_.value_type)
+    return types.is_nested(type_) and not sorting.is_kept(type_)
+
+
+@given(st.data(), strategies.data_types(1), st.integers(0, 60), st.booleans())
+@settings(max_examples=150)
+def test_every_type_comes_through_as_it_was_or_is_refused_by_name(data, type_, rows, nulls) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    keys = rng.integers(0, 7, rows)
+    column = strategies.array_of(type_, rows, rng, 0.2 if nulls else 0.0)
+    payload = pa.field("payload", type_, metadata={"a": "b"})
+    schema = pa.schema([payload, pa.field("key", pa.int64(), False)], {"c": "d"})
+    table = pa.table([column, pa.array(keys)], schema=schema)
+    if _is_refused(type_):
+        with pytest.raises(UnsupportedType, match="column 'payload'"):
+            ordered(table, "key")
+        return
+    found = ordered(table, "key")
+    assert found.schema.equals(schema, check_metadata=True)
+    found.validate(full=True)
+    values = column.to_pylist()
+    # Python's sort is stable, as this one is.
+    assert found["payload"].to_pylist() == [values[row] for row in sorted(range(rows), key=lambda row: keys[row])]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([3, None, 1, 2, 1, None]),
+        pa.array([2.5, float("nan"), None, -0.0, 0.0, float("-inf")]),
+        pa.array(["b", "", None, "ção", "a", "b\0"]),
+        pa.array(["x", "y", None, "x", "a", "y"]).dictionary_encode(),
+        pa.array([3, None, 1, 2, 1, 5], pa.timestamp("ns", "Europe/Lisbon")),
+        pa.array([b"b", b"", None, b"\xff", b"a", b"b\0"], pa.binary_view()),
+        pa.array([1, 2, None, -3, 4, 5], pa.decimal128(38, 2)),
+        pa.array([True, False, None, True, False, True]),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_nulls_come_last_and_equal_rows_keep_their_order(values: pa.Array) -> None:
+    table = pa.table({"key": values, "row": range(len(values))})
+    found = ordered(table, "key")["row"].to_pylist()
+    plain = values.cast(pa.int64()) if pa.types.is_timestamp(values.type) else values
+    keys = [(2, 0) if value is None else _key(value) for value in plain.to_pylist()]
+    assert found == sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def _key(value):
+    """Texts by their bytes, NaN behind all numbers."""
+    if isinstance(value, float) and math.isnan(value):
+        return 1, 0
+    return 0, value.encode() if isinstance(value, str) else value
+
+
+def test_several_columns() -> None:
+    rng = np.random.default_rng(7)
+    table = pa.table({"a": rng.integers(0, 5, 10_000), "b": rng.integers(0, 5, 10_000), "row": np.arange(10_000)})
+    order = np.lexsort([table["row"], table["b"], table["a"]])
+    assert ordered(table, "a", "b")["row"].to_pylist() == order.tolist()
+
+
+def test_batches_have_the_rows_that_were_asked_for_whatever_came() -> None:
+    table = pa.table({"a": np.arange(10_000)[::-1]})
+    came = [batch for size in (1, 7, 1000) for batch in table.slice(0, 3000).to_batches(max_chunksize=size)]
+    found = list(in_order(came, table.schema, ["a"], batch_rows=1500))
+    assert [batch.num_rows for batch in found] == [1500] * 6
+
+
+def test_what_cannot_be_sorted_is_said_before_a_row_is_read() -> None:
+    table = pa.table({"a": [1], "b": [[1]], "u": pa.array([None]), "h": pa.array([1], pa.float16())})
+
+    def never():
+        raise AssertionError
+        yield
+
+    for by, kind, said in (
+        ("c", QueryError, "there is no column 'c' to sort by; there are a, b, u, h"),
+        ("b", UnsupportedType, "column 'b' is list<item: int64>, which cannot be sorted by"),
+        ("h", UnsupportedType, "column 'h' is halffloat, which cannot be sorted by"),
+    ):
+        with pytest.raises(kind, match=said):
+            next(in_order(never(), table.schema, [by]))
+
+
+def test_an_error_of_the_rows_is_what_comes_out() -> None:
+    table = pa.table({"a": range(10)})
+
+    def failing():
+        yield from table.to_batches()
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        list(in_order(failing(), table.schema, ["a"]))
+
+
+_SORTS_MUCH = """
+import json, os, numpy as np, pyarrow as pa, psutil
+from aljava.jobs import sorting
+from aljava.jobs.sorting import in_order
+ROWS = 200_000
+schema = pa.schema([("key", pa.int64())] + [(f"c{n}", pa.float64()) for n in range(9)])
+def batches():
+    for number in range(30):
+        rng = np.random.default_rng(number)
+        columns = [rng.integers(0, 2**40, ROWS), *(rng.random(ROWS) for _ in range(9))]
+        yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=schema)
+before = psutil.Process().memory_info().rss
+open("/proc/self/clear_refs", "w").write("5")
+rows, last, right = 0, -1, True
+for batch in in_order(batches(), schema, ["key"], memory=96 << 20, batch_rows=50_000):
+    keys = np.asarray(batch["key"])
+    right &= bool(keys[0] >= last and (np.diff(keys) >= 0).all())
+    rows, last = rows + len(keys), keys[-1]
+peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"rows": rows, "right": right, "grown": peak - before}))
+"""
+
+
+def test_memory_is_bounded() -> None:
+    done = subprocess.run([sys.executable, "-c", _SORTS_MUCH], check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert (found["rows"], found["right"]) == (6_000_000, True)
+    # 480 MB of rows; 96 for DuckDB, and some for the batches on their way.
+    assert found["grown"] < 300 << 20
