@@ -37,7 +37,7 @@ def mixed(tmp_path: Path, table: pa.Table) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its watch over its processes would look like a leak to tests of other modules
 def dask():
     """A cluster of Dask's: a scheduler and two worker processes."""
     from distributed import LocalCluster

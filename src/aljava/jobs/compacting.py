@@ -339,7 +339,8 @@ def _outputs(task: Task, gathering: Gathering, most: int) -> Iterator[_Output]:
         rows = in_order(rows, schema, options["sort_by"], **limits)
     else:
         # Batches as they come, unless they may be larger than an output.
-        rows, limit = regroup(rows, batch_rows if limit < 4 * BATCH_BYTES else None), limit * TOLERANCE
+        reader = pa.RecordBatchReader.from_batches(schema, rows)
+        rows, limit = regroup(reader, batch_rows if limit < 4 * BATCH_BYTES else None), limit * TOLERANCE
     settings = ipc.WriteOptions(options["compression"])
     following = next(rows, None)
     for number in count():
