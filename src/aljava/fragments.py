@@ -382,7 +382,7 @@ class IpcFile(Fragment):
             return None
         return peek_batches(self._buffer, self.footer.batches)
 
-    def _is_raw(self, number: int) -> bool:
+    def is_raw(self, number: int) -> bool:
         """Whether a batch is in memory and not compressed, so that to read it is to point at it."""
         if self._peeks is not None:
             return bool(self._peeks.sound[number] and not self._peeks.compressed[number])
@@ -494,7 +494,7 @@ class IpcFile(Fragment):
         return self._task(wanted, int(self._sizes[[part.number for part in wanted]].sum()), columns)
 
     def _task(self, wanted: Sequence[Wanted], nbytes: int, columns: Sequence[str] | None) -> Task:
-        free = self._is_raw(wanted[0].number)
+        free = self.is_raw(wanted[0].number)
         sure = tuple(one for part in wanted for one in part.sure)
         return Task(lambda: self._read(wanted, columns), nbytes, free, sure if any(sure) else ())
 
@@ -541,7 +541,7 @@ class IpcFile(Fragment):
         # Metadata before version 5 gives unions a further buffer: pyarrow knows.
         if self.footer.version < V5 or (columns is None and not self.place.remote):
             return True
-        return len(self.schema) <= FEW_COLUMNS and all(map(self._is_raw, numbers))
+        return len(self.schema) <= FEW_COLUMNS and all(map(self.is_raw, numbers))
 
     def _whole(self, numbers: list[int]) -> Iterator[pa.RecordBatch]:
         for number in numbers:
@@ -631,7 +631,7 @@ class IpcStream(Fragment):
     @cached_property
     def _counted(self) -> tuple[int, int]:
         if self._buffer is None:
-            counts = [batch.num_rows for batch in self._opened([])]
+            counts = [batch.num_rows for batch in self._opened(None)]
         else:
             return _batches_and_rows(Messages(self._buffer))
         return len(counts), sum(counts)

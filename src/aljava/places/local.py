@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from aljava.errors import AccessDenied, AddressError, AljavaError, AlreadyExists, InvalidData, NotFound, TransferError
 from aljava.ipc.message import MAGIC
-from aljava.places.place import Place
+from aljava.places.place import Identity, Place
 from aljava.store.kernel import Mapping
 
 TEMPORARY = ".aljava"
@@ -82,6 +82,15 @@ class LocalFile(Place):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
             finally:
                 os.close(descriptor)  # and with it goes the lock
+
+    def private_map(self) -> tuple[Mapping, Identity] | None:
+        with self.explained("read"):
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                found = os.fstat(descriptor)
+                return Mapping(descriptor, found.st_size, private=True), (found.st_dev, found.st_ino)
+            finally:
+                os.close(descriptor)
 
     def _open_locked(self) -> int:
         # Not blocking: opening a named pipe that nobody writes would hang here.

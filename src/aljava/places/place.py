@@ -9,6 +9,10 @@ import pyarrow as pa
 
 from aljava import ipc
 from aljava.errors import TransferError
+from aljava.store.kernel import Mapping
+
+#: Which file something is: its device and its number there.
+Identity = tuple[int, int]
 
 
 class Place(ABC):
@@ -49,6 +53,17 @@ class Place(ABC):
             NotFound, AccessDenied, InvalidData: as `source`.
         """
         yield self.source()
+
+    def private_map(self) -> tuple[Mapping, Identity] | None:
+        """The bytes in a map of this process's own, which it may write to without anyone seeing it.
+
+        Returns:
+            the map, and which file it is of; None where the bytes cannot be mapped.
+
+        Raises:
+            NotFound, AccessDenied: as `source`.
+        """
+        return None
 
     def write(self, rows: Any, options: Any, *, create: bool = False, durable: bool = False) -> int:
         """Puts a payload here, whole or not at all.

@@ -7,8 +7,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from aljava.errors import AddressError, InvalidOption, KeyNotFound, NotFound
-from aljava.places.place import Place
+from aljava.places.place import Identity, Place
 from aljava.store import opened
+from aljava.store.kernel import Mapping
 
 
 class SharedObject(Place):
@@ -33,6 +34,12 @@ class SharedObject(Place):
     def source(self) -> pa.NativeFile:
         try:
             return pa.BufferReader(opened(self.store).buffer(self.key))
+        except KeyNotFound as error:
+            raise NotFound(f"{self.address} does not exist") from error
+
+    def private_map(self) -> tuple[Mapping, Identity] | None:
+        try:
+            return opened(self.store).private_map(self.key)
         except KeyNotFound as error:
             raise NotFound(f"{self.address} does not exist") from error
 

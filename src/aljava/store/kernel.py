@@ -18,6 +18,7 @@ _LINUX = sys.platform == "linux"
 
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_SHARED, _MAP_POPULATE = 1, 0x8000
+_MAP_NORESERVE = 0x4000
 _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = mmap.MAP_PRIVATE, 0x10, mmap.MAP_ANONYMOUS
 _AT_FDCWD = -100
 # <linux/fs.h>: RENAME_NOREPLACE, RENAME_EXCHANGE; <sys/stdio.h> of macOS: RENAME_EXCL, RENAME_SWAP.
@@ -89,14 +90,26 @@ class Mapping:
 
     A file lock that `descriptor` holds lives as long as the map does, after the descriptor has been closed too: on
     Linux the map keeps the open file description, elsewhere a duplicate of the descriptor does.
+
+    Args:
+        descriptor: of the file, which may be closed afterwards.
+        size: bytes to map, from the first.
+        writable: whether what is written to the map is written to the file.
+        populate: whether all pages are mapped at once.
+        private: whether the map can be written to, and what is written is seen by this process alone.
     """
 
     __slots__ = ("_kept", "address", "populated", "size")
 
-    def __init__(self, descriptor: int, size: int, *, writable: bool = False, populate: bool = False) -> None:
+    def __init__(
+        self, descriptor: int, size: int, *, writable: bool = False, populate: bool = False, private: bool = False
+    ) -> None:
         # Populating in one call takes a tenth of the time of the page faults of one who touches every page.
         flags = _MAP_SHARED | (_MAP_POPULATE if populate and _LINUX else 0)
-        protection = _PROT_READ | (_PROT_WRITE if writable else 0)
+        if private:
+            # Linux would count all of it as memory that may be needed, and refuse to map a file larger than that.
+            flags = _MAP_PRIVATE | (_MAP_NORESERVE if _LINUX else 0)
+        protection = _PROT_READ | (_PROT_WRITE if writable or private else 0)
         self.size = 0
         self._kept = -1
         address = _mmap(None, size, protection, flags, descriptor, 0)

@@ -23,6 +23,7 @@ from aljava.store import payload
 from aljava.store.filling import place, translated
 from aljava.store.folder import SMALL, Content, Folder, Segment, close_all
 from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
+from aljava.store.kernel import Mapping
 from aljava.store.names import check_store_name, file_name, key_of, root_folder
 
 # Bytes that a stream writes between two looks at the capacity.
@@ -326,6 +327,24 @@ class Store(MutableMapping[str, pa.Table]):
             raise AccessDenied(
                 f"shm://{self.name}/{key}: another user put it with a narrower mode than the store's"
             ) from error
+
+    def private_map(self, key: str) -> tuple[Mapping, tuple[int, int]] | None:
+        """The bytes of a key's object in a map that this process may write to without anyone seeing it.
+
+        Returns:
+            the map, which keeps the memory from being reused, and (device, inode) of the object; None for a small one,
+            which is never mapped.
+
+        Raises:
+            KeyNotFound: The store has no such key.
+        """
+        try:
+            with self._folder.held(file_name(key)) as (descriptor, status):
+                if status.st_size < SMALL:
+                    return None
+                return Mapping(descriptor, status.st_size, private=True), (status.st_dev, status.st_ino)
+        except FileNotFoundError:
+            raise self._missing(key) from None
 
     def _stream(self, reader: pa.RecordBatchReader) -> Segment:
         """A new segment with the rows of a reader, taken batch by batch."""
