@@ -116,7 +116,7 @@ def write(
     def counted(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         nonlocal rows, batches
         for batch in parts:
-            yield batch.replace_schema_metadata(schema.metadata)
+            yield batch.replace_schema_metadata(schema.metadata) if metadata else batch
             rows += batch.num_rows
             batches += 1
             if progress:

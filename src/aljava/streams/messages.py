@@ -224,7 +224,7 @@ class Messages:
             )
         if head is None and size + body_length <= _SMALL:
             count, total = 1, size + body_length
-            if kind == BATCH and codec is None:
+            if kind == BATCH and codec is None and len(source.peek(total)) == total:
                 count, total = self._run(source.here(), size, total)
             whole = source.take(total)
             if whole.size < total:

@@ -141,7 +141,7 @@ class Decoder:
         try:
             if self._is_plain and message.count >= _SEVERAL:
                 # A stream of its own for pyarrow's reader: a third of the time that reading each takes.
-                run = pa.py_buffer(self._begin + bytes(message.parts[0]))
+                run = pa.py_buffer(b"".join((self._begin, message.parts[0])))
                 for batch in pa.ipc.open_stream(run, options=_OPTIONS):
                     batch.validate(full=self._limits.full_check)
                     yield batch

@@ -2,25 +2,25 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from aljava import ipc
 from aljava.errors import TransferError
+from aljava.ipc.message import END_OF_STREAM
 from aljava.streams import sharing
 from aljava.streams.channels import Channel
 
 #: Batches are cut to about this: four of them stay in a cache. Larger ones make the receiver wait, and hold more
 BATCH_BYTES = 4 << 20
-# Batches up to this are sent as pyarrow makes them, where that is what the writer would make of them.
+# Bytes up to which a message is small.
 _SMALL = 16 << 10
 # Seconds within which one comes on the heels of another, and bytes that are enough for a call of the system.
 _HEELS = 0.001
-_TOGETHER = 32 << 10
-# What is smaller than this waits for more where it is all here; a live stream goes out batch by batch.
-_GATHERED = 256 << 10
+_TOGETHER = 64 << 10
+_PLAIN = pa.ipc.IpcWriteOptions()
 
 
 class Outgoing:
@@ -38,102 +38,119 @@ class Outgoing:
         self._segments = sharing.sends(channel) if shared_memory else None
         self._sink = PartsSink()
         self._writer = ipc.new_stream(self._sink, schema, options=options)
-        self._small = _Small(channel)
+        self._gathered = _Gathered(channel, schema)
         self._schema = schema
         self._row_bytes = _row_bytes(schema) if options.compression == "none" else 0
-        #: Bytes of all messages, however they went.
-        self.bytes = 0
+        self._has_begun = False
+        self._bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all messages, however they went."""
+        return self._bytes + self._gathered.bytes
 
     def send(self, batch: pa.RecordBatch) -> None:
-        """Sends a batch; it is on its way when this returns.
+        """Sends a batch; it is on its way when this returns, or within a millisecond where it is small.
 
         Raises:
             SchemaMismatch: it has another schema.
             TransferError: the receiver is gone.
         """
-        if not self.bytes:
+        if not self._has_begun:
+            self._has_begun = True
             self._writer.begin()
-            self.flush(shared=False)  # the schema, so that a receiver knows what comes while the first batch fills
-        if self._row_bytes and self._is_small(batch):
-            message = batch.serialize()
-            self._small.send(message)
-            self.bytes += message.size
+            self._flush(alone=True)  # the schema, so that a receiver knows what comes while the first batch fills
+        size = batch.num_rows * self._row_bytes
+        # A few kilobytes of numbers, in buffers that hold its rows and nothing else: then pyarrow's own message is the
+        # one that our writer would make, in a fifth of the time.
+        if 0 < size <= _SMALL and batch.get_total_buffer_size() == size and batch.schema.equals(self._schema):
+            self._gathered.send(batch, size)
             return
-        self._small.flush()
         if self._segments is not None and batch.num_rows and (place := self._segments.lies_in_store(batch)):
+            self._gathered.flush()
             self._writer.write_batch(batch)
             parts, size = self._sink.take()
             if self._segments.send_stored(parts, size, place):
-                self.bytes += size
+                self._bytes += size
                 return
         for piece in pieces(batch):
             self._writer.write_batch(piece)
-            self.flush()
-
-    def _is_small(self, batch: pa.RecordBatch) -> bool:
-        """Whether it is a few kilobytes of numbers, in buffers that hold its rows and nothing else.
-
-        Then pyarrow's own message is the one that the writer would make, in a fifth of the time.
-        """
-        size = batch.num_rows * self._row_bytes
-        return 0 < size <= _SMALL and batch.get_total_buffer_size() == size and batch.schema.equals(self._schema)
-
-    def flush(self, *, shared: bool = True) -> None:
-        parts, size = self._sink.take()
-        if size and not (shared and self._segments is not None and self._segments.send(parts, size)):
-            self._channel.send(parts)
-        self.bytes += size
+            self._flush()
 
     def finish(self) -> None:
         """Ends the stream and sees that the receiver's system has all of it."""
-        self._small.flush()
         self._writer.close()
-        self.flush(shared=False)
+        self._flush(alone=True)
         self._channel.finish()
 
     def close(self) -> None:
         """Lets go of the memory that was shared; a stream that was not finished is one that was cut."""
-        self._small.close()
+        self._gathered.close()
         if self._segments is not None:
             self._segments.close()
 
+    def _flush(self, *, alone: bool = False) -> None:
+        """Sends what the writer wrote; `alone` it waits for nothing that is small."""
+        parts, size = self._sink.take()
+        if size <= _SMALL and not alone:
+            self._gathered.send_parts(parts, size)
+            return
+        self._gathered.flush()
+        if not (size and not alone and self._segments is not None and self._segments.send(parts, size)):
+            self._channel.send(parts)
+        self._bytes += size
 
-class _Small:
+
+class _Gathered:
     """Sends small messages: one that comes alone at once, those that come on its heels together.
 
-    A call of the system for each, and a receiver that is woken for each, cost more than all else. What is held back
-    waits for a millisecond at most, whatever the source of the batches does: a thread sees to that.
+    A call of the system for each, and a receiver that is woken for each, cost more than all else. So do calls of ours:
+    a run of batches becomes bytes in one call of pyarrow's. What is held back waits for a millisecond at most, whatever
+    the source of the batches does: a thread sees to that.
+
+    Args:
+        channel: to the receiver.
+        schema: of all batches.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, schema: pa.Schema) -> None:
         self._channel = channel
+        self._schema = schema
         self._lock = threading.Lock()
-        self._held: list[Any] = []
+        #: What is held: bytes, and batches that stand behind them.
+        self._parts: list[Any] = []
+        self._batches: list[pa.RecordBatch] = []
         self._size = 0
         self._sent_at = 0.0
         self._failure: TransferError | None = None
         self._thread: threading.Thread | None = None
         self._due = threading.Event()
         self._is_closed = False
+        #: Bytes that were sent.
+        self.bytes = 0
 
-    def send(self, message: pa.Buffer) -> None:
-        """Sends a message, now or within a millisecond.
+    def send(self, batch: pa.RecordBatch, size: int) -> None:
+        """Sends a batch of so many bytes, of which pyarrow makes what the writer would make.
 
         Raises:
             TransferError: the receiver is gone.
         """
         with self._lock:
-            self._held.append(message)
-            self._size += message.size
-            now = time.monotonic()
-            if self._size >= _TOGETHER or now - self._sent_at > _HEELS:
-                self._send_held()
-                self._sent_at = now
-            elif not self._due.is_set():
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._send_late, name="aljava sends", daemon=True)
-                    self._thread.start()
-                self._due.set()
+            self._batches.append(batch)
+            self._size += size
+            self._send_when_due()
+
+    def send_parts(self, parts: Sequence[Any], size: int) -> None:
+        """Sends messages of so many bytes.
+
+        Raises:
+            TransferError: the receiver is gone.
+        """
+        with self._lock:
+            self._encode()
+            self._parts += parts
+            self._size += size
+            self._send_when_due()
 
     def flush(self) -> None:
         """Sends what is held."""
@@ -146,22 +163,51 @@ class _Small:
         if self._thread is not None:
             with self._lock:
                 self._is_closed = True
-                self._held = []
+                self._drop()
             self._due.set()
             self._thread.join()
+
+    def _send_when_due(self) -> None:
+        now = time.monotonic()
+        if self._size >= _TOGETHER or now - self._sent_at > _HEELS:
+            self._send_held()
+            self._sent_at = now
+        elif not self._due.is_set():
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._send_late, name="aljava sends", daemon=True)
+                self._thread.start()
+            self._due.set()
 
     def _send_held(self) -> None:
         if self._failure is not None:
             raise self._failure
-        held, self._held, self._size = self._held, [], 0
-        self._channel.send(held)
+        self._encode()
+        parts = self._parts
+        self._drop()
+        if parts:
+            self.bytes += self._channel.send(parts)
+
+    def _encode(self) -> None:
+        """Makes bytes of the batches that are held."""
+        if self._batches:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, self._schema, options=_PLAIN) as writer:
+                writer.write_table(pa.Table.from_batches(self._batches, self._schema))
+            stream = sink.getvalue()
+            # Without the schema that a stream begins with and the mark that it ends with.
+            start = 8 + int.from_bytes(stream[4:8], "little")
+            self._parts.append(stream.slice(start, stream.size - start - len(END_OF_STREAM)))
+            self._batches = []
+
+    def _drop(self) -> None:
+        self._parts, self._batches, self._size = [], [], 0
 
     def _send_late(self) -> None:
         while not self._is_closed:
             self._due.wait()
             time.sleep(_HEELS)
             # Not while a send would wait: whoever closes takes the lock.
-            while self._held and not self._channel.takes(_HEELS):
+            while self._size and not self._channel.takes(_HEELS):
                 continue
             with self._lock:
                 self._due.clear()
