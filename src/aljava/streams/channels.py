@@ -19,11 +19,12 @@ import termios
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from aljava.errors import AccessDenied, TransferError
+from aljava.streams.lending import Lender
 
 # IOV_MAX is 1024 on Linux and macOS.
 _BUFFERS_A_CALL = 512
@@ -51,8 +52,12 @@ class Channel(ABC):
     #: Whether descriptors can be handed over, so that memory can be shared.
     shares = False
 
-    def send(self, parts: Sequence[Any]) -> int:
+    def send(self, parts: Sequence[Any], meanwhile: Callable[[], None] | None = None) -> int:
         """Sends all of `parts`, however many calls that takes, and returns their bytes.
+
+        Args:
+            parts: bytes and buffers.
+            meanwhile: may be called while the peer is busy with what has been sent.
 
         Raises:
             TransferError: the peer is gone.
@@ -216,6 +221,7 @@ class SocketChannel(Channel):
         self._is_tls = isinstance(connection, ssl.SSLSocket)
         self._is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
         self._descriptors: deque[int] = deque()
+        self._lender: Lender | None = None
         if self._is_tcp:
             self._notice_silence()
         else:
@@ -227,6 +233,20 @@ class SocketChannel(Channel):
 
     def takes(self, seconds: float) -> bool:
         return _wait(self.socket.fileno(), select.POLLOUT, seconds)
+
+    def lend(self) -> None:
+        """From now on lends large messages, where the system can: the peer says that it copies what it reads."""
+        with suppress(OSError):
+            self._lender = Lender(self.socket)
+
+    def send(self, parts: Sequence[Any], meanwhile: Callable[[], None] | None = None) -> int:
+        if self._lender is not None and meanwhile is not None:
+            size = sum(memoryview(part).nbytes for part in parts)
+            if self._lender.takes(parts, size):
+                with self._explained("sent to"):
+                    self._lender.send(parts, meanwhile)
+                return size
+        return super().send(parts)
 
     def set_time_limit(self, seconds: float | None) -> None:
         """The longest that one receive may wait; None for no limit."""
@@ -357,6 +377,9 @@ class SocketChannel(Channel):
                 raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
     def close(self) -> None:
+        if self._lender is not None:
+            self._lender.close()
+            self._lender = None
         while self._descriptors:
             os.close(self._descriptors.popleft())
         self.socket.close()

@@ -60,7 +60,7 @@ class Incoming:
 
     def __init__(self, channel: Channel, limits: Limits, shared_memory: bool = True) -> None:
         self._channel = channel
-        self._segments = sharing.receives(channel) if shared_memory else None
+        self._segments = sharing.receives(channel, shared_memory)
         self._messages = Messages(
             IncomingBytes(self._receive, ahead=channel.reads_ahead),
             channel.address,

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -35,7 +36,7 @@ class Outgoing:
 
     def __init__(self, channel: Channel, schema: pa.Schema, options: Any, *, shared_memory: bool = True) -> None:
         self._channel = channel
-        self._segments = sharing.sends(channel) if shared_memory else None
+        self._segments = sharing.sends(channel, shared_memory)
         self._sink = PartsSink()
         self._writer = ipc.new_stream(self._sink, schema, options=options)
         self._gathered = _Gathered(channel, schema)
@@ -59,7 +60,7 @@ class Outgoing:
         if not self._has_begun:
             self._has_begun = True
             self._writer.begin()
-            self._flush(alone=True)  # the schema, so that a receiver knows what comes while the first batch fills
+            self._send_alone()  # the schema, so that a receiver knows what comes while the first batch fills
         size = batch.num_rows * self._row_bytes
         # A few kilobytes of numbers, in buffers that hold its rows and nothing else: then pyarrow's own message is the
         # one that our writer would make, in a fifth of the time.
@@ -73,14 +74,16 @@ class Outgoing:
             if self._segments.send_stored(parts, size, place):
                 self._bytes += size
                 return
-        for piece in pieces(batch):
-            self._writer.write_batch(piece)
-            self._flush()
+        messages = self._messages(batch)
+        ahead: list[Any] = []
+        while message := ahead.pop() if ahead else next(messages, None):
+            parts, size = message
+            self._send(parts, size, lambda: ahead.extend(islice(messages, 1)))
 
     def finish(self) -> None:
         """Ends the stream and sees that the receiver's system has all of it."""
         self._writer.close()
-        self._flush(alone=True)
+        self._send_alone()
         self._channel.finish()
 
     def close(self) -> None:
@@ -89,15 +92,26 @@ class Outgoing:
         if self._segments is not None:
             self._segments.close()
 
-    def _flush(self, *, alone: bool = False) -> None:
-        """Sends what the writer wrote; `alone` it waits for nothing that is small."""
-        parts, size = self._sink.take()
-        if size <= _SMALL and not alone:
+    def _messages(self, batch: pa.RecordBatch) -> Iterator[tuple[list[Any], int]]:
+        """The parts, and their bytes, of each piece of a batch."""
+        for piece in pieces(batch):
+            self._writer.write_batch(piece)
+            yield self._sink.take()
+
+    def _send(self, parts: list[Any], size: int, meanwhile: Callable[[], None]) -> None:
+        if size <= _SMALL:
             self._gathered.send_parts(parts, size)
             return
         self._gathered.flush()
-        if not (size and not alone and self._segments is not None and self._segments.send(parts, size)):
-            self._channel.send(parts)
+        if self._segments is None or not self._segments.send(parts, size):
+            self._channel.send(parts, meanwhile)
+        self._bytes += size
+
+    def _send_alone(self) -> None:
+        """Sends what the writer wrote, at once."""
+        parts, size = self._sink.take()
+        self._gathered.flush()
+        self._channel.send(parts)
         self._bytes += size
 
 

@@ -38,7 +38,10 @@ from aljava.store.kernel import Mapping
 from aljava.streams.channels import SocketChannel
 from aljava.streams.stored import Map, Maps, pointed, split
 
+# What a receiver says first: that it takes shared memory; or that it does not, and copies what it reads as the first
+# kind does. What else reads a socket might keep hold of what is lent to it.
 HELLO = b"aljava: memory 2"
+COPIES = b"aljava: copies 1"
 _TOKEN = struct.Struct("<4sIQIII4x")
 _MARK = b"ALJ\xfe"
 _ANSWER = struct.Struct("<cxxxI")
@@ -95,10 +98,12 @@ class SegmentSender:
 
     Args:
         channel: a Unix socket whose peer is the same user.
+        offers: whether memory is shared with a receiver that takes it.
     """
 
-    def __init__(self, channel: SocketChannel) -> None:
+    def __init__(self, channel: SocketChannel, offers: bool) -> None:
         self._channel = channel
+        self._offers = offers
         self._segments: dict[int, _Segment] = {}
         self._maps = Maps()
         self._stored: dict[Map, _Stored] = {}
@@ -200,14 +205,15 @@ class SegmentSender:
 
     def _has_agreed(self) -> bool:
         if self._agreed is None:
-            wait = 0.0 if self._waited else _HELLO_WAIT
+            wait = 0.0 if self._waited or not self._offers else _HELLO_WAIT
             self._waited = True
             self._answers += self._channel.receive_now(len(HELLO) - len(self._answers), wait)
-            if not HELLO.startswith(self._answers):
-                self._agreed = False  # a peer that talks of something else: its words are not ours to read
-            elif len(self._answers) == len(HELLO):
-                self._agreed = True
+            if self._answers in (HELLO, COPIES):
+                self._channel.lend()
+                self._agreed = self._offers and self._answers == HELLO
                 self._answers.clear()
+            elif not HELLO.startswith(self._answers) and not COPIES.startswith(self._answers):
+                self._agreed = False  # a peer that talks of something else: its words are not ours to read
         return self._agreed is True
 
     def _free_segment(self, size: int) -> _Segment | None:
@@ -397,14 +403,19 @@ class _Lease:
         self._outbox.answer(_RELEASED, self._number)
 
 
-def sends(channel: Any) -> SegmentSender | None:
-    """The sending side for a channel, where memory can be shared over it."""
-    return SegmentSender(channel) if _can_share(channel) else None
+def sends(channel: Any, offers: bool) -> SegmentSender | None:
+    """The sending side for a channel over which memory can be shared, if it `offers` that, or lent."""
+    return SegmentSender(channel, offers) if _can_share(channel) else None
 
 
-def receives(channel: Any) -> SegmentReceiver | None:
-    """The receiving side for a channel, where memory can be shared over it."""
-    return SegmentReceiver(channel) if _can_share(channel) else None
+def receives(channel: Any, takes: bool) -> SegmentReceiver | None:
+    """The receiving side for a channel, where memory can be shared over it and one `takes` that."""
+    if not _can_share(channel):
+        return None
+    if takes:
+        return SegmentReceiver(channel)
+    _Outbox(channel).say(COPIES)
+    return None
 
 
 def _can_share(channel: Any) -> bool:
