@@ -1,8 +1,11 @@
 """Clients that mean harm: none gets in, none takes the server down, memory stays bounded."""
 
+import base64
+import html.parser
 import http.client
 import http.client as http_client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -18,6 +21,7 @@ import pytest
 import aljava
 from aljava.errors import AccessDenied, InvalidOption
 from aljava.server.catalogue import Catalogue
+from aljava.server.http import HttpServer
 from aljava.server.settings import Settings, host_and_port, read_token
 from tests.server.conftest import TOKEN, Served
 from tests.streams.peers import numbers, table
@@ -274,3 +278,78 @@ def test_a_server_ends_though_a_client_takes_nothing(tmp_path) -> None:
             with pytest.raises(http_client.IncompleteRead):
                 response.read()
     assert process.returncode == 0
+
+
+NAMES = [
+    "<script>alert(1)<",
+    '"><img src=x onerror=alert(1)>',
+    "a&amp;b",
+    "' onmouseover='",
+    "ключ ✓ %2e%2e",
+    "two words?#",
+]
+
+
+def test_the_page_for_browsers(tmp_path) -> None:
+    """Whatever tables and columns are called is text, and their links lead to them."""
+    os.makedirs(tmp_path / "data")
+    for name in NAMES:
+        aljava.write({"<b onclick=x>": [1, 2, 3]}, tmp_path / "data" / f"{name}.arrow")
+    (tmp_path / "data" / "broken.arrow").write_bytes(b"ARROW1 and no more")
+    with open(os.fsencode(tmp_path) + b"/data/\xff\xfe.arrow", "wb"):
+        pass  # a name that no page and no JSON can hold
+    catalogue = Catalogue([str(tmp_path / "data")])
+    with HttpServer(catalogue, [], Settings(), "127.0.0.1", 0) as server:
+        request = urllib.request.Request(f"{server.address}/", headers={"Accept": "text/html,*/*;q=0.8"})
+        with urllib.request.urlopen(request) as response:
+            page, headers = response.read().decode(), response.headers
+        assert headers["Content-Type"].startswith("text/html")
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        seen = _Page()
+        seen.feed(page)
+        assert seen.tags <= {"html", "head", "meta", "title", "style", "body", "main", "h1", "p", "div", "table"} | {
+            "thead", "tbody", "tr", "th", "td", "b", "span", "a", "pre", "colgroup", "col"
+        }  # fmt: skip
+        assert seen.attributes <= {"lang", "charset", "name", "content", "style", "class", "href"}
+        for name in NAMES:
+            assert f"data/{name}" in seen.texts
+        assert "<b onclick=x>" in seen.texts
+        assert "cannot be read" in seen.texts
+        found = []
+        for link in seen.links:
+            if "broken" not in link:
+                with urllib.request.urlopen(server.address + link) as response:
+                    found.append(response.read())
+        assert len(found) == 2 * len(NAMES)
+        assert sum(pa.ipc.open_stream(body).read_all().num_rows for body in found[::2]) == 3 * len(NAMES)
+        with urllib.request.urlopen(f"{server.address}/") as response:
+            assert set(json.load(response)["tables"]) == {f"data/{name}" for name in (*NAMES, "broken")}
+
+
+class _Page(html.parser.HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.texts: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [str(value) for name, value in attrs if name == "href"]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_a_browser_is_asked_for_the_token(served: Served) -> None:
+    request = urllib.request.Request(f"{served.http}/", headers={"Accept": "text/html"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    assert (caught.value.code, caught.value.headers["WWW-Authenticate"]) == (401, 'Basic realm="aljava"')
+    request.add_header("Authorization", "Basic " + base64.b64encode(f":{TOKEN}".encode()).decode())
+    with urllib.request.urlopen(request) as response:
+        assert "desk-served/quotes" in response.read().decode()

@@ -148,7 +148,7 @@ def _stem(name: str) -> str:
 
 
 def _in_folder(folder: str) -> list[tuple[str, str]]:
-    """Name and path of each table below a folder; what is hidden, or a link out of it, is left out."""
+    """Name and path of each table below a folder; what is hidden, not UTF-8, or a link out of it, is left out."""
     found: list[tuple[str, str]] = []
     waiting = [("", folder, 1)]
     while waiting and len(found) < _MOST:
@@ -158,7 +158,7 @@ def _in_folder(folder: str) -> list[tuple[str, str]]:
         except OSError:  # gone, or not ours to read
             continue
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or not _is_text(entry.name):
                 continue
             if entry.is_symlink() and not os.path.realpath(entry.path).startswith(folder + os.sep):
                 continue
@@ -168,6 +168,11 @@ def _in_folder(folder: str) -> list[tuple[str, str]]:
             elif entry.is_file() and entry.name.lower().endswith(SUFFIXES):
                 found.append((prefix + _stem(entry.name), entry.path))
     return found
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8: no other can be written into a list, or asked for."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _store(name: str) -> Any:

@@ -1,6 +1,7 @@
 """Tables over HTTP.
 
 =====================================  =========================================================================
+`GET /`                                what there is, as a page where a browser asks, else as JSON
 `GET /tables`                          what there is, as JSON
 `GET /tables/NAME`                     a table as `application/vnd.apache.arrow.stream`
 `  ?columns=A,B&filter=…&limit=N`      only these columns, the rows that fulfil a condition, at most so many
@@ -48,6 +49,7 @@ from aljava.errors import (
 )
 from aljava.server.catalogue import Catalogue, limited
 from aljava.server.metrics import Metrics
+from aljava.server.page import POLICY, listing
 from aljava.server.settings import Settings
 from aljava.streams.channels import Channel
 from aljava.streams.sending import PartsSink, pieces
@@ -57,7 +59,7 @@ try:
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import ClientDisconnect, Request
-    from starlette.responses import JSONResponse, PlainTextResponse
+    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as error:
@@ -237,6 +239,7 @@ def _application(catalogue: Catalogue, addresses: list[str], settings: Settings,
     routes = _Routes(catalogue, addresses, settings, metrics)
     application = Starlette(
         routes=[
+            Route("/", routes.front),
             Route("/health", routes.health),
             Route("/metrics", routes.metrics_page),
             Route("/tables", routes.list),
@@ -251,10 +254,12 @@ def _application(catalogue: Catalogue, addresses: list[str], settings: Settings,
     async def guarded(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] != "/health" and not settings.admits(_shown_token(scope)):
             metrics.count("requests_without_token")
+            # A browser can only ask its user for a password, which may be the token.
+            scheme = "Basic" if _is_browser(_header(scope, b"accept")) else "Bearer"
             denied = JSONResponse(
                 {"error": "this server asks for a token: Authorization: Bearer TOKEN"},
                 401,
-                {"WWW-Authenticate": 'Bearer realm="aljava"'},
+                {"WWW-Authenticate": f'{scheme} realm="aljava"'},
             )
             await denied(scope, receive, send)
             return
@@ -265,8 +270,7 @@ def _application(catalogue: Catalogue, addresses: list[str], settings: Settings,
 
 
 def _shown_token(scope: Any) -> str | None:
-    header = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), "")
-    kind, _, value = header.partition(" ")
+    kind, _, value = _header(scope, b"authorization").partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
     if kind.lower() == "basic":
@@ -275,6 +279,15 @@ def _shown_token(scope: Any) -> str | None:
         except ValueError:
             return None
     return None
+
+
+def _header(scope: Any, wanted: bytes) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
+
+
+def _is_browser(accept: str) -> bool:
+    """Whether a client that takes this would rather have a page than JSON."""
+    return "text/html" in accept.lower()
 
 
 async def _explained(request: Request, error: Exception) -> JSONResponse:
@@ -299,6 +312,12 @@ class _Routes:
     def __init__(self, catalogue: Catalogue, addresses: list[str], settings: Settings, metrics: Metrics) -> None:
         self._catalogue, self._addresses, self._settings, self._metrics = catalogue, addresses, settings, metrics
         self._queries = asyncio.Semaphore(settings.limits.queries)
+
+    async def front(self, request: Request) -> Response:
+        if not _is_browser(request.headers.get("accept", "")):
+            return await self.list(request)
+        headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Vary": "Accept"}
+        return HTMLResponse(await run_in_threadpool(listing, self._catalogue), headers=headers)
 
     async def health(self, request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")

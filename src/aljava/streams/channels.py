@@ -36,6 +36,8 @@ _PIPE_BYTES = 1 << 20
 # How long a sender that has sent everything waits for its peer to hang up, once the peer's system has it all. A peer
 # that dies with unread data is then still noticed; a peer that keeps its socket for other things is not waited for.
 _LAST_WORD = 1.0
+# What a receiver's system takes by itself, at most: who hung up before that much was sent may not have liked any of it.
+_FIRST_BYTES = 16 << 20
 # Seconds between two looks at whether a peer that takes nothing is still there.
 _LOOK = 1.0
 
@@ -222,6 +224,7 @@ class SocketChannel(Channel):
         self._is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
         self._descriptors: deque[int] = deque()
         self._lender: Lender | None = None
+        self._sent = 0
         if self._is_tcp:
             self._notice_silence()
         else:
@@ -271,7 +274,9 @@ class SocketChannel(Channel):
             try:
                 if self._is_tls:
                     return self.socket.send(views[0][:_TLS_CALL])
-                return self.socket.sendmsg(views)
+                sent = self.socket.sendmsg(views)
+                self._sent += sent
+                return sent
             except (BlockingIOError, ssl.SSLWantWriteError):
                 self._require_living()
 
@@ -286,6 +291,13 @@ class SocketChannel(Channel):
             return self.socket.recv_into(view, 0, flags)
         except ConnectionResetError:  # a sender that ended before it read our hello: what it sent has come
             return 0
+
+    def _failure(self, done: str, error: OSError) -> TransferError:
+        failure = super()._failure(done, error)
+        if isinstance(error, ConnectionError) and self._is_tcp and not self._is_tls and self._sent < _FIRST_BYTES:
+            # OpenSSL says nothing to who does not begin with a handshake.
+            return TransferError(f"{failure}. A receiver that wants TLS does so: then write tcp+tls://HOST:PORT")
+        return failure
 
     # ------------------------------------------------------------------------------------------- descriptors
 
