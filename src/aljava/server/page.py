@@ -38,7 +38,7 @@ def listing(catalogue: Catalogue) -> str:
         about += f" The first {len(shown):,} are shown here; GET /tables names all."
     body = f"<h1>Tables</h1>{charts.paragraph(about)}"
     if tables:
-        table = charts.table(("name", "rows", "size", "columns", ""), rows, numeric=(1, 2))
+        table = charts.table(("name", "rows", "size", "columns", ""), rows, numeric=(1, 2, 4))
         body += f'<div class="scroll">{table}</div>'
     example = quote(tables[0].name) if tables else "NAME"
     body += charts.paragraph("Parts of a table, and tables in a program:")
