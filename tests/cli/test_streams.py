@@ -1,8 +1,12 @@
 """`aljava send`, `receive` and `cat`, as a shell runs them."""
 
+import fcntl
 import os
+import select
+import struct
 import subprocess
 import sys
+import termios
 
 import pyarrow as pa
 import pytest
@@ -81,3 +85,30 @@ def test_mistakes(arguments: list[str], status: int, words: bytes, tmp_path) -> 
     assert done.returncode == status, done.stderr
     assert words in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_what_a_terminal_shows(tmp_path) -> None:
+    """Who is waited for, then what came; nothing of either where there was nothing."""
+    aljava.write(numbers(1000), tmp_path / "x.arrow")
+    address = f"unix://{tmp_path}/s"
+    if len(address) > 100:
+        pytest.skip("the temporary folder's name is too long for a Unix socket")
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    with subprocess.Popen([*ALJAVA, "receive", address, f"{tmp_path}/y.arrow"], stderr=theirs) as receiver:
+        shown = b""
+        while b"waiting" not in shown:
+            assert select.select([ours], [], [], 60)[0]
+            shown += os.read(ours, 1 << 16)
+        assert f"waiting for a sender at {address}"[:70].encode() in shown
+        assert run("send", f"{tmp_path}/x.arrow", address).returncode == 0
+    assert receiver.returncode == 0
+    assert b"1,000 rows, 0.0 MB; " in os.read(ours, 1 << 16)
+    command = [*ALJAVA, "send", f"{tmp_path}/x.arrow", f"{address}?timeout=0.1"]
+    assert subprocess.run(command, stderr=theirs, timeout=60).returncode == 1
+    shown = os.read(ours, 1 << 16)
+    assert b"calling" in shown
+    assert b"nobody receives there" in shown
+    assert b" rows" not in shown
+    os.close(ours)
+    os.close(theirs)

@@ -273,6 +273,8 @@ def test_what_cannot_be(folder: str, certificates: dict[str, str]) -> None:
         aljava.write(table(1), f"unix://{folder}/nobody?timeout=0.2")
     with pytest.raises(TransferError, match="nobody called within"):
         aljava.read(f"unix://{folder}/nobody?timeout=0.2")
+    with pytest.raises(AddressError, match="nobody could know the port"):
+        aljava.read("tcp://127.0.0.1:0")
     with pytest.raises(InvalidOption, match="a certificate"):
         aljava.listen("tcp+tls://127.0.0.1:0")
     with pytest.raises(InvalidOption, match="stream"):

@@ -1,5 +1,6 @@
 """`aljava send`, `receive` and `cat`: tables between processes and machines."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pyarrow as pa
 import typer
 
 import aljava
+from aljava.cli.output import printable
 from aljava.errors import InvalidOption, SchemaMismatch
 
 COLUMNS = typer.Option(None, "--columns", "-c", metavar="A,B", help="Only these columns, in this order.")
@@ -87,18 +89,27 @@ def _copy(
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     if names is not None and not all(names):
         raise InvalidOption(f"--columns {columns}: write names with commas between them")
-    first = aljava.open(sources[0])
     from aljava.conditions import condition
 
-    expression = None if filter is None else condition(filter, first.schema)
-
-    def readers() -> Iterator[pa.RecordBatchReader]:
-        for source in sources:
-            dataset = first if source is sources[0] else aljava.open(source)
-            yield dataset.to_reader(names, expression)
-
     with _Meter(not quiet) as meter:
+        if _is_socket(sources[0]):
+            meter.say(f"waiting for a sender at {sources[0]}")
+        first = aljava.open(sources[0])
+        expression = None if filter is None else condition(filter, first.schema)
+
+        def readers() -> Iterator[pa.RecordBatchReader]:
+            for source in sources:
+                dataset = first if source is sources[0] else aljava.open(source)
+                yield dataset.to_reader(names, expression)
+
+        if _is_socket(target):
+            meter.say(f"calling {target}")
+        meter.start()
         aljava.write(_joined(readers(), limit, meter), target, compression=compression)
+
+
+def _is_socket(address: str) -> bool:
+    return address.partition("://")[0].lower() in ("unix", "tcp", "tcp+tls")
 
 
 def _joined(readers: Iterator[pa.RecordBatchReader], limit: int | None, meter: "_Meter") -> pa.RecordBatchReader:
@@ -129,12 +140,23 @@ def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
 
 
 class _Meter:
-    """Bytes and rows a second, on standard error where it is a terminal."""
+    """What is waited for, then bytes and rows a second, on standard error where it is a terminal."""
 
     def __init__(self, wanted: bool) -> None:
         self._shows = wanted and sys.stderr.isatty()
         self._bytes = self._rows = 0
+        self.start()
+
+    def start(self) -> None:
+        """Time counts from now."""
         self._start = self._shown = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Shows a line until there is something else to show."""
+        if self._shows:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+            sys.stderr.write(f"\r{f'{printable(text)} …'[:width]}\x1b[K")
+            sys.stderr.flush()
 
     def count(self, batch: pa.RecordBatch) -> None:
         self._bytes += batch.nbytes
@@ -142,17 +164,20 @@ class _Meter:
         now = time.monotonic()
         if self._shows and now - self._shown > 0.2:
             self._shown = now
-            self._show(now, "\r")
+            self._show(now, "")
 
     def __enter__(self) -> "_Meter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._shows:
+        if self._shows and self._rows:
             self._show(time.monotonic(), "\n")
+        elif self._shows:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
 
     def _show(self, now: float, end: str) -> None:
         seconds = max(now - self._start, 1e-6)
         text = f"{self._rows:,} rows, {self._bytes / 1e6:,.1f} MB; {self._rows / seconds:,.0f} rows/s, "
-        sys.stderr.write(f"{text}{self._bytes / 1e6 / seconds:,.1f} MB/s\x1b[K{end}")
+        sys.stderr.write(f"\r{text}{self._bytes / 1e6 / seconds:,.1f} MB/s\x1b[K{end}")
         sys.stderr.flush()

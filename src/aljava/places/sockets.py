@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from aljava.errors import AddressError
 from aljava.places.stream import Arrival, OnePass, StreamPlace
 from aljava.streams.endpoints import Endpoint
 from aljava.streams.listening import Listener
@@ -23,6 +24,8 @@ class SocketPlace(StreamPlace):
         self.address = self._endpoint.address
 
     def arrive(self, *, untrusted: bool) -> Arrival:
+        if not isinstance(self._endpoint.target, str) and self._endpoint.target[1] == 0:
+            raise AddressError(f"{self.address}: nobody could know the port to call: name one, or use aljava.listen")
         with Listener(self._endpoint, untrusted=untrusted, timeout=self._endpoint.timeout, raises=True) as listener:
             return OnePass(next(listener), self.address)
 
