@@ -209,8 +209,9 @@ class SegmentSender:
             self._waited = True
             self._answers += self._channel.receive_now(len(HELLO) - len(self._answers), wait)
             if self._answers in (HELLO, COPIES):
-                self._channel.lend()
                 self._agreed = self._offers and self._answers == HELLO
+                if not self._agreed:
+                    self._channel.lend()
                 self._answers.clear()
             elif not HELLO.startswith(self._answers) and not COPIES.startswith(self._answers):
                 self._agreed = False  # a peer that talks of something else: its words are not ours to read
