@@ -328,3 +328,9 @@ def test_no_permission() -> None:
 
         assert str(path) in run(append)
         assert path.read_bytes() == before
+
+
+def test_append_appends(tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match=r"use write\(…, mode='create'\)"):
+        aljava.append(part(1), tmp_path / "it.arrow", mode="create")
+    assert aljava.append(part(1), tmp_path / "it.arrow", mode="append").rows == 6000

@@ -168,6 +168,7 @@ def append(data: Any, target: Any, **options: Any) -> Written:
         what was added.
 
     Raises:
+        InvalidOption: another mode.
         SchemaMismatch: names the column that does not fit; nothing was changed.
         TruncatedFile: an earlier append died; `aljava repair` first.
         AccessDenied, TransferError: the place cannot take it; what stood there before is intact.
@@ -180,6 +181,9 @@ def append(data: Any, target: Any, **options: Any) -> Written:
         >>> read(address).to_pydict()
         {'day': [1, 2], 'price': [10.0, 20.0]}
     """
+    if options.get("mode", "append") != "append":
+        raise InvalidOption(f"mode={options['mode']!r}: append appends; use write(…, mode={options['mode']!r})")
+    options.pop("mode", None)
     return write(data, target, mode="append", **options)
 
 

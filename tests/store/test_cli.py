@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 import aljava
 from aljava.cli.store import app
-from aljava.errors import AddressError, KeyNotFound
+from aljava.errors import AddressError, InvalidData, KeyNotFound
 from aljava.store import Store, stores
 
 TABLE = pa.table({"n": range(10_000), "word": ["a", "b"] * 5_000})
@@ -88,6 +88,29 @@ def test_every_command_has_an_example() -> None:
 def test_watch_looks_again(store: Store) -> None:
     store["t"] = TABLE
     assert "10,000" in run("watch", store.name, "--every", "0.05", "--times", "3").output
+
+
+@pytest.mark.parametrize("content", [b"", b"dear diary", b"ARROW1\0\0" * 20, "cut", "flipped"])
+def test_one_damaged_file_hides_none_of_the_others(store: Store, content: bytes | str) -> None:
+    store["sound"] = {"id": [1, 2, 3]}
+    store["broken"] = {"id": [1, 2, 3]}
+    path = Path(store.path) / "broken.arrow"
+    whole = path.read_bytes()
+    if content == "cut":
+        content = whole[:-40]
+    elif content == "flipped":
+        content = whole[:12] + b"\xff" * 3 + whole[15:]
+    assert isinstance(content, bytes)
+    path.write_bytes(content)
+    broken, sound = store.infos()
+    assert (broken.key, broken.bytes) == ("broken", len(content))
+    assert "'broken'" in (broken.damage or "")
+    assert (sound.key, sound.rows, sound.damage) == ("sound", 3, None)
+    assert "damaged" in run("ls", store.name).stdout
+    assert "sound" in run("watch", store.name, "--times", "1").stdout
+    assert [it["damage"] is None for it in json.loads(run("ls", store.name, "--json").stdout)] == [False, True]
+    with pytest.raises(InvalidData):
+        store.info("broken")
 
 
 def test_destroy(store: Store) -> None:

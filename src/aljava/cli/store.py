@@ -219,7 +219,7 @@ def _listing(infos: list["ObjectInfo"]) -> Any:
     rows = [
         (
             info.key,
-            f"{info.rows:,}",
+            f"{info.rows:,}" if info.damage is None else "damaged",
             size(info.bytes),
             "?" if info.readers is None else f"{info.readers:,}",
             _age(info),
@@ -257,6 +257,7 @@ def _as_json(info: "ObjectInfo") -> dict[str, Any]:
         "readers": info.readers,
         "age": info.age,
         "schema": {field.name: str(field.type) for field in info.schema},
+        "damage": info.damage,
     }
 
 

@@ -7,6 +7,9 @@
 A writer that dies leaves its temporary file behind, unlocked; the next write in that folder sweeps it.
 """
 
+import aljava.store  # noqa: F401 - before what other systems lack, to say so
+
+# isort: split
 import errno
 import fcntl
 import os

@@ -11,7 +11,7 @@ from aljava.errors import UnsupportedPlatform
 
 if sys.platform not in ("linux", "darwin"):
     raise UnsupportedPlatform(
-        f"the shared memory store needs the file locks of Linux or macOS, and this is {sys.platform}: write to a file"
+        f"Aljava needs the file locks of Linux or macOS, and this is {sys.platform}: use it there, or in WSL"
     )
 
 # isort: split

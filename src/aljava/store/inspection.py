@@ -30,6 +30,14 @@ class ObjectInfo:
     not tell. Small objects are copied when they are got, and count none."""
     age: float
     """Seconds since it was put."""
+    damage: str | None = None
+    """What is wrong with an object that is none, whose rows and schema nobody knows; only `infos` lists such."""
+
+
+def damaged(key: str, status: os.stat_result, readers: int | None, reason: str) -> ObjectInfo:
+    """What there is to say of a file that is no Arrow IPC file."""
+    age = max(0.0, time.time() - status.st_mtime)
+    return ObjectInfo(key, 0, status.st_size, pa.schema([]), readers, age, reason)
 
 
 def describe(key: str, descriptor: int, status: os.stat_result, readers: int | None) -> ObjectInfo:
@@ -48,7 +56,7 @@ def describe(key: str, descriptor: int, status: os.stat_result, readers: int | N
         key=key,
         rows=sum(_rows(os.pread(descriptor, block.metadata_length, block.offset)) for block in footer.batches),
         bytes=status.st_size,
-        schema=_schema(descriptor),
+        schema=_schema(key, descriptor, status.st_size),
         readers=readers,
         age=max(0.0, time.time() - status.st_mtime),
     )
@@ -59,12 +67,17 @@ def _rows(message: bytes) -> int:
     return 0 if header.batch is None else header.batch.length
 
 
-def _schema(descriptor: int) -> pa.Schema:
+def _schema(key: str, descriptor: int, size: int) -> pa.Schema:
     head = os.pread(descriptor, _HEAD, 0)
     needed = 16 + int.from_bytes(head[12:16], "little")
+    if needed > size:
+        raise InvalidData(f"{key!r} has a schema of {needed - 16:,} bytes in a file of {size:,}: it is damaged")
     if needed > len(head):
         head = os.pread(descriptor, needed, 0)
-    return pa.ipc.read_schema(pa.py_buffer(head[8:needed]))
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(head[8:needed]))
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidData(f"{key!r} has a schema that cannot be read: {error}") from error
 
 
 def readers_by_inode(device: int) -> dict[int, int] | None:

@@ -17,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 
 from aljava import charts
-from aljava.errors import AccessDenied, AlreadyExists, InvalidOption, KeyNotFound, StoreBusy, StoreError
+from aljava.errors import AccessDenied, AlreadyExists, InvalidData, InvalidOption, KeyNotFound, StoreBusy, StoreError
 from aljava.frames import in_memory, to_reader, to_table
 from aljava.store import payload
 from aljava.store.filling import place, translated
 from aljava.store.folder import SMALL, Content, Folder, Segment, close_all
-from aljava.store.inspection import ObjectInfo, describe, readers_by_inode
+from aljava.store.inspection import ObjectInfo, damaged, describe, readers_by_inode
 from aljava.store.kernel import Mapping
 from aljava.store.names import check_store_name, file_name, key_of, root_folder
 
@@ -230,12 +230,23 @@ class Store(MutableMapping[str, pa.Table]):
         return self._info(key, self._readers())
 
     def infos(self) -> list[ObjectInfo]:
-        """What `info` says of each object, sorted by key; an object that goes meanwhile is left out."""
+        """What `info` says of each object, sorted by key; an object that goes meanwhile is left out.
+
+        A file in the store's folder that is damaged, or was put there by something else, says so in `damage`.
+
+        Examples:
+            >>> with Store("doctest") as store:
+            ...     store["n"] = {"n": [1, 2, 3]}
+            ...     infos = store.infos()
+            ...     store.destroy()
+            >>> [(info.key, info.rows, info.damage) for info in infos]
+            [('n', 3, None)]
+        """
         readers = self._readers()
         found = []
         for key in self:
             with contextlib.suppress(KeyNotFound):
-                found.append(self._info(key, readers))
+                found.append(self._info(key, readers, or_damaged=True))
         return found
 
     def stats(self) -> StoreStats:
@@ -364,10 +375,16 @@ class Store(MutableMapping[str, pa.Table]):
             raise
         return segment
 
-    def _info(self, key: str, readers: dict[int, int] | None) -> ObjectInfo:
+    def _info(self, key: str, readers: dict[int, int] | None, *, or_damaged: bool = False) -> ObjectInfo:
         try:
             with self._folder.held(file_name(key)) as (descriptor, status):
-                return describe(key, descriptor, status, None if readers is None else readers.get(status.st_ino, 0))
+                reading = None if readers is None else readers.get(status.st_ino, 0)
+                try:
+                    return describe(key, descriptor, status, reading)
+                except InvalidData as error:
+                    if or_damaged:
+                        return damaged(key, status, reading, str(error))
+                    raise
         except FileNotFoundError:
             raise self._missing(key) from None
 
