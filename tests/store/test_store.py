@@ -507,7 +507,7 @@ def test_a_symbolic_link_is_no_store(no_leaks: None, tmp_path: Path, monkeypatch
         Store("desk")
 
 
-@pytest.mark.parametrize("module", ["aljava.store", "aljava.multiprocessing", "aljava.api", "aljava.places.local"])
+@pytest.mark.parametrize("module", ["aljava.store", "aljava.multiprocessing", "aljava.places.local"])
 def test_another_platform_is_named(no_leaks: None, module: str) -> None:
     """Without the file locks of Linux and macOS, in a process that believes to be on Windows."""
     program = """if True:
