@@ -32,6 +32,9 @@ test-engines: $(READY)  ## Install Ray and PyTorch, and run the tests that need 
 	$(BIN)/python -m pytest -m 'ray or torch' $(TEST)
 	$(BIN)/python -m pytest tests/test_docs.py -k 'engines or pytorch'
 
+coverage: $(READY)  ## Run all tests, and say which lines none of them reaches.
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered $(TEST)
+
 lint: $(READY)  ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,5 +51,5 @@ docs: $(READY)  ## Build the documentation into site/; warnings are errors.
 	$(BIN)/mkdocs build --strict
 
 clean:  ## Remove what the other targets made.
-	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site .coverage* .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -116,3 +116,10 @@ def test_memory_stays_small(tmp_path, batches, copies) -> None:
             time.sleep(0.01)
         assert f"{batches * rows:,} rows" in process.communicate()[1]
         assert 20 << 20 < most < size * 2 // 3, (pair, most)
+
+
+def test_a_compression_that_parquet_has_not(tmp_path: Path) -> None:
+    aljava.write({"id": [1]}, tmp_path / "it.arrow")
+    with pytest.raises(InvalidOption, match="'rar' is none of Parquet's: zstd"):
+        aljava.copy(tmp_path / "it.arrow", tmp_path / "it.parquet", compression="rar")
+    assert os.listdir(tmp_path) == ["it.arrow"]

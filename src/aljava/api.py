@@ -26,7 +26,14 @@ MODES = ("replace", "create", "append")
 
 @dataclass(frozen=True)
 class Written:
-    """What a write did."""
+    """What a write did.
+
+    Examples:
+        >>> import io
+        >>> written = write({"id": [1, 2, 3]}, io.BytesIO())
+        >>> written.rows, written.batches
+        (3, 1)
+    """
 
     #: Rows written by this call.
     rows: int

@@ -32,6 +32,19 @@ class Dataset(Payloads, pyarrow.dataset.Dataset):
         ['id', 'value']
         >>> dataset.to_table(columns=["id"], filter=pc.field("value") > 1).to_pydict()
         {'id': [2, 3]}
+        >>> dataset.head(1).num_rows, dataset.tail(2)["id"].to_pylist(), dataset.take([2, 0])["id"].to_pylist()
+        (1, [2, 3], [3, 1])
+        >>> large = dataset.filter(pc.field("value") > 1)
+        >>> large.count_rows(), large.to_numpy(["id"]), [batch.num_rows for batch in large.to_batches()]
+        (2, {'id': array([2, 3])}, [2])
+        >>> large.to_pandas()["value"].sum(), large.to_polars().select("id").collect().height
+        (np.float64(4.0), 2)
+        >>> dataset.to_reader(["id"]).schema == dataset.scanner(["id"]).projected_schema
+        True
+        >>> dataset.join(pa.table({"id": [3], "name": ["c"]}), "id", join_type="inner").to_table()["name"].to_pylist()
+        ['c']
+        >>> dataset.sort_by([("id", "descending")]).to_table()["id"].to_pylist()
+        [3, 2, 1]
         >>> import duckdb
         >>> duckdb.sql("select max(value) from dataset where id < 3").fetchall()
         [(1.5,)]

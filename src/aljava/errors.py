@@ -25,6 +25,9 @@ Python or pyarrow would raise in the same place, so that code written for those 
     └── UnsupportedPlatform (NotImplementedError)  this system cannot do it
 """
 
+from importlib import import_module
+from typing import Any
+
 import pyarrow as pa
 
 
@@ -121,3 +124,24 @@ class MissingDependency(AljavaError, ImportError):
 
 class UnsupportedPlatform(AljavaError, NotImplementedError):
     """This operating system cannot do what was asked."""
+
+
+def require(package: str) -> Any:
+    """An optional package, imported.
+
+    Args:
+        package: its name, which is also that of the extra that brings it.
+
+    Raises:
+        MissingDependency: it is not installed.
+
+    Example:
+        >>> require("pandas").__name__
+        'pandas'
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise MissingDependency(
+            f"this needs {package}, which is not installed: pip install 'aljava[{package}]'"
+        ) from error

@@ -2,6 +2,13 @@
 
 Feather version 2 *is* the Arrow IPC file format, so these calls write what `aljava.ipc` writes, compressed with LZ4
 unless told otherwise, and read it back. Version 1, an older format, is pyarrow's to read and write.
+
+Examples:
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/trades.feather"
+    >>> write_feather(pa.table({"id": [1, 2], "price": [0.5, 1.5]}), path, compression="zstd")
+    >>> read_table(path, columns=["price"]).to_pydict()
+    {'price': [0.5, 1.5]}
 """
 
 import os
@@ -15,7 +22,7 @@ from pyarrow import _feather
 from pyarrow._feather import FeatherError
 from pyarrow.feather import check_chunked_overflow
 
-from aljava.errors import InvalidData, InvalidOption, NotFound
+from aljava.errors import InvalidData, InvalidOption, NotFound, require
 from aljava.ipc import feather_v1
 from aljava.ipc.message import kind_of
 from aljava.ipc.reader import ReadOptions, RecordBatchFileReader
@@ -95,7 +102,18 @@ def read_feather(
         use_threads: whether several threads read and convert.
         memory_map: whether a path is mapped rather than read.
         **kwargs: handed on to `pyarrow.Table.to_pandas`.
+
+    Raises:
+        MissingDependency: pandas is not installed (`pip install 'aljava[pandas]'`).
+
+    Examples:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/trades.feather"
+        >>> write_feather(pa.table({"id": [1, 2]}), path)
+        >>> read_feather(path)["id"].tolist()
+        [1, 2]
     """
+    require("pandas")
     table = _read(source, columns, memory_map, use_threads)
     return table.to_pandas(use_threads=use_threads, **kwargs)
 

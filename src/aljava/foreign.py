@@ -340,7 +340,7 @@ def _parquet_writer(sink: Any, schema: pa.Schema, compression: str, address: str
                     "by naming the columns that are wanted, or copy to .arrow"
                 ) from error
         raise InvalidOption(f"{address} cannot be written as Parquet: {error}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InvalidOption(f"compression {compression!r} is none of Parquet's: zstd, snappy, gzip, none") from error
 
 

@@ -95,7 +95,7 @@ def layout(address: Any) -> Layout:
     place = locate(address)
     fragment = open_fragment(place)
     if not isinstance(fragment, IpcFile):
-        raise UnsupportedType(f"{place.address} is an {fragment.format.value}: layout looks into Arrow IPC files")
+        raise UnsupportedType(f"{place.address} is {fragment.format.value}: layout looks into Arrow IPC files")
     plan = Plan.of(fragment.schema)
     found: Counter[tuple[str, str]] = Counter()
     bodies = used = 0

@@ -9,7 +9,6 @@ of a second to import, and a program that only reads a table need not wait for i
 """
 
 import html
-import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -19,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from aljava.errors import InvalidOption, MissingDependency, QueryError, SchemaMismatch
+from aljava.errors import InvalidOption, QueryError, SchemaMismatch, require
 from aljava.fragments import Fragment, Survey, Task, open_fragment
 from aljava.frames import Progress
 from aljava.ipc.bounds import zone_type
@@ -280,7 +279,7 @@ class Payloads:
         Raises:
             MissingDependency: pandas is not installed.
         """
-        _require("pandas")
+        require("pandas")
         return self.to_table(columns, filter, **options).to_pandas(types_mapper=types_mapper, split_blocks=True)
 
     def to_polars(self, columns: Sequence[str] | None = None, filter: Any = None) -> Any:
@@ -289,7 +288,7 @@ class Payloads:
         Raises:
             MissingDependency: Polars is not installed.
         """
-        polars = _require("polars")
+        polars = require("polars")
         frame = polars.scan_pyarrow_dataset(self if filter is None else self.filter(filter))
         return frame if columns is None else frame.select(columns)
 
@@ -625,15 +624,6 @@ def _partition_columns(parts: Sequence[Part], schema: pa.Schema) -> pa.Table:
 def _is_whole(text: str) -> bool:
     digits = text.removeprefix("-")
     return digits.isascii() and digits.isdigit() and not digits.startswith("0") and len(digits) < 19
-
-
-def _require(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingDependency(
-            f"this needs {package}, which is not installed: pip install 'aljava[{package}]'"
-        ) from error
 
 
 def _to_numpy(column: pa.ChunkedArray) -> Any:

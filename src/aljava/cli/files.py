@@ -129,7 +129,8 @@ def zones(
     wanted = names(columns) or known
     for name in wanted:
         if name not in known:
-            raise QueryError(f"{address} has no statistics of {name!r}; it has them of {', '.join(known) or 'nothing'}")
+            others = f"; it has them of {', '.join(known)}" if known else ", nor of any other column"
+            raise QueryError(f"{address} has no statistics of {name!r}{others}")
     shown = {key: table[key] for key in table.column_names if key != "columns"}
     for name in wanted:
         column = pc.struct_field(table["columns"], [name])

@@ -22,7 +22,10 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object and nothing else."),
     keep: str | None = typer.Option(None, metavar="DIR", help="Keep the files that are written in this folder."),
 ) -> None:
-    """Take a table through all that Aljava does: each step done for real, checked and measured."""
+    """Take a table through all that Aljava does: each step done for real, checked and measured.
+
+    Example: aljava tour my-data.parquet --html tour.html
+    """
     from aljava.tour import load, run
     from aljava.tour.page import page
 

@@ -87,6 +87,14 @@ class Comparison:
         'zstd'
         >>> comparison.columns.select(["column", "codec", "zero_copy"]).to_pylist()[0]
         {'column': 'id', 'codec': 'none', 'zero_copy': True}
+        >>> comparison.advise("size").partition(":")[0]
+        'For the smallest size, write this data with compression="zstd"'
+        >>> comparison.to_dict()["advice"]["balanced"] == comparison.advice
+        True
+        >>> comparison.to_html().startswith("<!doctype html>")
+        True
+        >>> comparison.plot().axes[0].get_xlabel()
+        'seconds to write and read'
     """
 
     #: One entry a codec, in the order asked for.

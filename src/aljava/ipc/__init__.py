@@ -2,6 +2,16 @@
 
 Writers and readers are Aljava's. Beside pyarrow's options they take `WriteOptions` and `ReadOptions`. What needs no
 improvement is pyarrow's own object.
+
+Examples:
+    >>> import io
+    >>> import pyarrow as pa
+    >>> from aljava import ipc
+    >>> table, file = pa.table({"id": [1, 2, 3]}), io.BytesIO()
+    >>> with ipc.new_file(file, table.schema, options=ipc.WriteOptions("zstd")) as writer:
+    ...     writer.write_table(table)
+    >>> ipc.open_file(file.getvalue()).read_all().num_rows
+    3
 """
 
 from pyarrow.ipc import (

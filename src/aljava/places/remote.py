@@ -35,6 +35,8 @@ IN_MEMORY = 64 << 20
 CHUNK = 16 << 20
 
 # What may stand in the path and the query of a URI; percent signs are the user's own encoding.
+#: How long Google's client tries again where its server cannot be reached: of itself a quarter of an hour.
+PATIENCE_SECONDS = 20
 _LEGAL = "%/:?@!$&'()*+,;=~"
 
 FileSystem = pyarrow.fs.FileSystem
@@ -178,7 +180,10 @@ def _quoted(address: str) -> str:
     """The address with what a URI cannot hold (spaces, letters beyond ASCII) percent-encoded, and the rest as it is."""
     scheme, _, rest = address.partition("://")
     authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority}{slash}{quote(path, safe=_LEGAL)}"
+    patience = ""
+    if scheme in ("gs", "gcs") and "retry_limit_seconds" not in path:
+        patience = f"{'&' if '?' in path else '?'}retry_limit_seconds={PATIENCE_SECONDS}"
+    return f"{scheme}://{authority}{slash}{quote(path, safe=_LEGAL)}{patience}"
 
 
 def _texts(options: Any) -> Iterator[str]:

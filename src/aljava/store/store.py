@@ -87,6 +87,20 @@ class Store(MutableMapping[str, pa.Table]):
         ...     print(store["trades"].to_pydict(), list(store))
         ...     store.destroy()
         {'price': [1.5, 2.5]} ['trades']
+
+        Anything table-like goes in. `wait` is for a key that another process puts; `prefault` gets memory ahead of
+        time, and `trim` gives back what waits to be recycled.
+
+        >>> store = Store("doctest")
+        >>> store.prefault(1 << 20)
+        >>> key = store.put({"id": [1, 2, 3]}, "ids")
+        >>> store.wait(key, timeout=5).num_rows, store.stats().objects
+        (3, 1)
+        >>> store.clear()
+        >>> store.trim() > 0, len(store)
+        (True, 0)
+        >>> store.destroy()
+        >>> store.close()
     """
 
     def __init__(
