@@ -1,5 +1,6 @@
 """Copying tables between formats: what a text keeps, what is refused, and how little memory it takes."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import aljava
-from aljava.errors import InvalidData, UnsupportedType
+from aljava.errors import InvalidData, InvalidOption, UnsupportedType
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -59,6 +59,7 @@ FOR_PYARROW = {
     "join_asof",
     "must_travel",
     "rows_that_may_match",
+    "private_map",
 }
 
 
@@ -145,7 +146,11 @@ def test_what_is_not_installed_names_the_extra_that_brings_it(package: str, call
     extra = {"matplotlib": "plot", "fsspec": "cloud"}.get(package, package)
     program = f"""if True:
         import sys
-        sys.modules[{package!r}] = None
+        class Missing:
+            def find_spec(name, path, target=None):
+                if name == {package!r}:
+                    raise ModuleNotFoundError(name=name)
+        sys.meta_path.insert(0, Missing)
         import aljava, aljava.errors
         path = {str(tmp_path / "it.arrow")!r}
         aljava.write({{"id": [1]}}, path)
