@@ -33,7 +33,7 @@ UNSTEADY = 1.3
 #: How far a memory copy may differ before and after a scenario.
 DRIFTED = 0.15
 #: Seconds of rounds that a scenario may take; it gets from `FEWEST` to `MOST` rounds within that.
-BUDGET = 8.0
+BUDGET = 6.0
 FEWEST, MOST = 3, 15
 
 

@@ -269,7 +269,7 @@ text{font:13px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;
 .range{stroke-width:3;stroke-linecap:round;opacity:.4}
 .faster{fill:var(--good);stroke:var(--good)}.level{fill:var(--level);stroke:var(--level)}
 .slower{fill:var(--bad);stroke:var(--bad)}.hollow{fill:var(--ground);stroke-width:2}
-text.faster,text.level,text.slower{stroke:none;font-weight:600}
+text.faster,text.level,text.slower,tspan{stroke:none;font-weight:600}
 .dot{opacity:.75}
 """
 _WIDTH = 940
@@ -363,11 +363,7 @@ def overview(rooms: dict[str, list[Pair]]) -> str:
             taken.append((x, lane))
             parts.append(f'<circle class="dot {pair.outcome}" cx="{x:.1f}" cy="{middle + lane * 10}" r="4.5"/>')
         counts = Counter(pair.outcome for pair in compared)
-        words = [
-            f'<tspan class="{it}" font-weight="600">{counts[it]} {it}</tspan>'
-            for it in ("faster", "slower")
-            if counts[it]
-        ]
+        words = [f'<tspan class="{it}">{counts[it]} {it}</tspan>' for it in ("faster", "slower") if counts[it]]
         parts.append(f'<text class="end small" x="{_WIDTH - 18}" y="{middle + 4.5}">{" · ".join(words)}</text>')
     bottom = top + 26 + len(rooms) * step - 12
     return _svg(bottom + 16, [*axis.grid(top, bottom), *parts])
