@@ -91,7 +91,7 @@ WHY: dict[str, str] = {
     ),
     "notebook-write": "Aljava first tries on a sample what each codec would save, and checksums what it writes.",
     **dict.fromkeys(("wide-write", "wide-read", "wide-column"), _EACH),
-    "batches-write": "The 20,000 batches are gathered into 40 in Python, some 10 µs each, where Parquet's writers use C++.",
+    "batches-write": "The 20,000 batches are gathered into 40 in Python, 10 µs each; Parquet's writers use C++.",
 }
 
 

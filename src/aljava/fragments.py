@@ -294,6 +294,16 @@ class IpcFile(Fragment):
             return stored
         return np.maximum(stored, self._row_counts * sum(map(width, self.schema.types)))
 
+    def _sizes_of(self, columns: Sequence[str] | None) -> npt.NDArray[np.int64]:
+        """About how many bytes some columns of each batch take; those of text and lists are not known by themselves."""
+        if columns is None or self.place.remote:
+            return self._sizes
+        try:
+            bits = sum(self.schema.field(name).type.bit_width for name in columns)
+        except ValueError:
+            return self._sizes
+        return self._row_counts * -(-bits // 8)
+
     @cached_property
     def zones(self) -> Zones | None:
         with explained(self.address):
@@ -403,7 +413,7 @@ class IpcFile(Fragment):
 
     def _tasks(self, every: Iterable[Wanted], columns: Sequence[str] | None) -> Iterator[Task]:
         least = REMOTE_TASK_BYTES if self.place.remote else TASK_BYTES
-        sizes = self._sizes
+        sizes = self._sizes_of(columns)
         held: list[Wanted] = []
         nbytes = 0
         for wanted in every:

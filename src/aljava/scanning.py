@@ -18,6 +18,8 @@ from aljava.ipc.filters import Call, Field, Node, parse, walk
 
 #: Bytes of the tasks that are under way at a time.
 AHEAD_BYTES = 128 << 20
+#: So much is read before threads are started, which takes as long: a small answer needs none.
+ALONE_BYTES = 2 << 20
 #: Tasks under way that wait for a network: it is the round trips that are to overlap.
 REMOTE_TASKS = 4
 
@@ -41,14 +43,14 @@ def ahead(tasks: Iterable[Task], step: Step, *, threads: bool, work: bool, remot
     """
     workers = max(REMOTE_TASKS if remote else 0, _cores())
     waiting: deque[tuple[Task, Future[list[pa.RecordBatch]]]] = deque()
-    nbytes = 0
+    nbytes = begun = 0
     pool: ThreadPoolExecutor | None = None
     left = iter(tasks)
     task, following = next(left, None), next(left, None)
     try:
         while task is not None:
-            # To start a thread takes longer than to read a small answer: the only task is read right here.
-            alone = following is None and pool is None
+            begun += task.nbytes
+            alone = pool is None and (following is None or (begun <= ALONE_BYTES and not remote))
             if not threads or alone or (task.free and not work):
                 while waiting:
                     yield from waiting.popleft()[1].result()
