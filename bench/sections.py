@@ -46,6 +46,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
                 "pyarrow": lambda: pa.feather.write_feather(table, path("b"), compression="uncompressed"),
             },
             table.nbytes,
+            why="Aljava also describes each batch and checksums it, and the file appears whole or not at all.",
         )
 
     def feather_read() -> Scenario:
@@ -73,7 +74,12 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             with pa.memory_map(path("array2")) as mapped:
                 return pa.ipc.open_stream(mapped).read_next_batch().column(0)
 
-        return Scenario("3 an Array to disk and back", {"aljava": ours, "pyarrow": theirs}, array.nbytes)
+        return Scenario(
+            "3 an Array to disk and back",
+            {"aljava": ours, "pyarrow": theirs},
+            array.nbytes,
+            why="`dumps` makes all the bytes in memory before they are written; pyarrow writes them as it makes them.",
+        )
 
     def shared() -> Scenario:
         table = notebook(rows)
@@ -102,7 +108,14 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         for write in contestants.values():
             write()
         facts = {name: {"size": float(os.path.getsize(path(name.split()[1])))} for name in contestants}
-        return Scenario("5 compression: write", contestants, table.nbytes, {"pyarrow zstd": 1.5}, facts=facts)
+        return Scenario(
+            "5 compression: write",
+            contestants,
+            table.nbytes,
+            {"pyarrow zstd": 1.5},
+            facts=facts,
+            why="Aljava tries on a sample what each codec would save, describes each batch and checksums it.",
+        )
 
     def compressed_read() -> Scenario:
         table = notebook(rows)

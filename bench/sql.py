@@ -122,6 +122,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
                 "duckdb -c, Parquet": peer and command(peer, "-c", f"select count(*) from '{parquet}'"),
             },
             floors=(floor,),
+            why="`aljava` is Python, which has to start and to import pyarrow and DuckDB; `duckdb` is one program.",
         )
 
     return {

@@ -116,6 +116,7 @@ def _put_cold(nbytes: int) -> Scenario:
         nbytes,
         {"pyarrow to /dev/shm": 1, "multiprocessing.shared_memory": 3},
         prepare,
+        why="The kernel clears every page that is new, which takes most of the time, whoever asks for it.",
     )
 
 
