@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from aljava.cli import compare, complete, files, mending, moving, serve, sql, store, streams, tour
+from aljava.cli import compare, complete, files, jobs, mending, moving, serve, sql, store, streams, tour
 from aljava.cli.output import printable
 from aljava.errors import AddressError, AljavaError, InvalidOption
 
@@ -41,6 +41,8 @@ for _name in ("copy", "append", "concat"):
     app.command(_name)(getattr(moving, _name))
 for _name in ("verify", "repair"):
     app.command(_name)(getattr(mending, _name))
+for _name in ("convert", "stats"):
+    app.command(_name)(getattr(jobs, _name))
 app.add_typer(store.app, name="store")
 
 

@@ -57,8 +57,8 @@ def columns(context: typer.Context, incomplete: str) -> list[str]:
     from aljava.errors import AljavaError
 
     # An option without its value is no whole command line: what stands before it is left over then.
-    given = [context.params.get("address"), context.params.get("source"), *context.args]
-    named = next((each for each in given if each), None)
+    given = [*(context.params.get(name) for name in ("address", "source", "sources")), *context.args]
+    named = next((each[0] if isinstance(each, list | tuple) else each for each in given if each), None)
     if named is None:
         return []
     before, comma, begun = incomplete.rpartition(",")
@@ -77,6 +77,20 @@ def codec(incomplete: str) -> list[str]:
 def goal(incomplete: str) -> list[str]:
     """What `aljava compare --goal` takes."""
     return [name for name in ("balanced", "speed", "size") if name.startswith(incomplete)]
+
+
+def format(incomplete: str) -> list[str]:
+    """A format that `--from` and `--to` take."""
+    from aljava.foreign import KINDS
+
+    return [name for name in KINDS if name.startswith(incomplete)]
+
+
+def engine(incomplete: str) -> list[str]:
+    """What `--on` takes."""
+    return [
+        name for name in ("threads", "processes", "dask", "dask://", "ray", "ray://") if name.startswith(incomplete)
+    ]
 
 
 COLUMNS = typer.Option(

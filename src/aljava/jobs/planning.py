@@ -20,6 +20,8 @@ from aljava.places.local import LocalFile
 
 #: Sources that are handed over at once, where nobody waits for them.
 BLOCK = 4096
+#: Seconds after which who waits takes what there is.
+PATIENCE = 0.02
 
 
 class Backlog:
@@ -32,8 +34,10 @@ class Backlog:
     def __init__(self, sources: Iterable[Source]) -> None:
         self._sources = sources
         self._blocks: deque[_Block] = deque()
+        #: The one that is being filled; who waits takes it as it is.
+        self._filling: _Block | None = None
         self._changed = threading.Condition()
-        self._hungry = self._stopped = False
+        self._stopped = False
         self._error: BaseException | None = None
         #: Files that were listed so far, and their bytes.
         self.files = self.bytes = 0
@@ -50,49 +54,41 @@ class Backlog:
         self._thread.join(1)
 
     def __iter__(self) -> Iterator[Source]:
-        while True:
+        while not self._stopped:
             with self._changed:
-                self._hungry = True
-                self._changed.wait_for(lambda: self._blocks or self.complete or self._stopped)
-                if self._stopped:
-                    return
-                if not self._blocks:
+                self._changed.wait_for(lambda: self._blocks or self.complete or self._stopped, PATIENCE)
+                if self._blocks:
+                    block = self._blocks.popleft()
+                elif self._filling is not None:
+                    block, self._filling = self._filling, None
+                elif self.complete:
                     if self._error is not None:
                         raise self._error
                     return
-                self._hungry = False
-                block = self._blocks.popleft()
-            yield from block.unpacked()
+                else:
+                    continue
+            yield from block.taken()
 
     def _list(self) -> None:
-        block: _Block | None = None
         try:
             for source in self._sources:
                 if self._stopped:
                     return
-                if block is not None and (block.root != source.root or len(block.sizes) >= BLOCK):
-                    self._hand_over(block)
-                    block = None
-                block = block or _Block(source.root)
-                block.add(source)
+                with self._changed:
+                    block = self._filling
+                    if block is None or block.root != source.root or len(block.sizes) >= BLOCK:
+                        if block is not None:
+                            block.pack()
+                            self._blocks.append(block)
+                            self._changed.notify_all()
+                        block = self._filling = _Block(source.root)
+                    block.add(source)
                 self.files += 1
                 self.bytes += source.size
-                if self._hungry:
-                    self._hand_over(block)
-                    block = None
         except BaseException as error:  # noqa: BLE001 - it is raised where the sources are taken
             self._error = error
-        if block is not None:
-            self._hand_over(block)
         with self._changed:
             self.complete = True
-            self._changed.notify_all()
-
-    def _hand_over(self, block: "_Block") -> None:
-        block.pack()
-        with self._changed:
-            self._blocks.append(block)
-            self._hungry = False
             self._changed.notify_all()
 
 
@@ -117,8 +113,8 @@ class _Block:
         self._packed = b"\0".join(self._names)
         self._names = []
 
-    def unpacked(self) -> Iterator[Source]:
-        for number, name in enumerate(self._packed.split(b"\0")):
+    def taken(self) -> Iterator[Source]:
+        for number, name in enumerate(self._names or self._packed.split(b"\0")):
             yield Source(
                 self.root,
                 os.fsdecode(name),

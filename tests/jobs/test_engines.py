@@ -1,0 +1,137 @@
+"""The same job on each engine: the same bytes. And what does not fit, found out before the work."""
+
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from aljava import jobs
+from aljava.errors import JobError
+from tests.jobs.test_jobs import OUTPUTS, digests
+
+
+def address(cluster) -> str:
+    return cluster.scheduler_address.replace("tcp://", "dask://")
+
+
+def test_the_same_bytes_everywhere(mixed: Path, tmp_path: Path, dask) -> None:
+    (mixed / "bad.parquet").write_bytes(b"no")
+    made = {}
+    for name, text, workers in (("threads",) * 2 + (2,), ("processes",) * 2 + (2,), ("dask", address(dask), None)):
+        with jobs.executor_for(text, workers) as executor:
+            done = jobs.convert(mixed, tmp_path / name, compression="zstd", executor=executor)
+            assert (done.done, done.failed) == (6, 1), name
+            again = jobs.convert(mixed, tmp_path / name, compression="zstd", executor=executor)
+            assert (again.done, again.kept, again.failed) == (0, 6, 1), name
+            found = jobs.verify(tmp_path / name, executor=executor)
+            assert (found.done, found.ok) == (6, True)
+        made[name] = digests(tmp_path / name)
+    assert sorted(made["threads"]) == OUTPUTS
+    assert made["threads"] == made["processes"] == made["dask"]
+
+
+def test_dask_s_own_executor(mixed: Path, tmp_path: Path, dask) -> None:
+    """Whoever has a client gives its executor, and keeps it."""
+    from distributed import Client
+
+    with Client(dask, set_as_default=False) as client:
+        assert jobs.convert(mixed, tmp_path / "out", executor=client.get_executor()).done == 6
+        assert client.submit(pow, 2, 3).result() == 8
+
+
+@pytest.mark.ray
+def test_the_same_bytes_on_ray(mixed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with jobs.executor_for("threads", 2) as executor:
+        jobs.convert(mixed, tmp_path / "threads", executor=executor)
+    with jobs.executor_for("ray", 2) as executor:
+        done = jobs.convert(mixed, tmp_path / "ray", executor=executor)
+        assert (done.done, done.failed) == (6, 0)
+        assert jobs.convert(mixed, tmp_path / "ray", executor=executor).kept == 6
+        assert jobs.verify(tmp_path / "ray", executor=executor).ok
+    assert digests(tmp_path / "ray") == digests(tmp_path / "threads")
+
+
+@pytest.mark.ray
+def test_a_ray_cluster_by_its_address(mixed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    ray = Path(sys.executable).parent / "ray"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    options = ["--head", "--num-cpus=2", f"--ray-client-server-port={port}", "--include-dashboard=false", "--port=0"]
+    subprocess.run([ray, "start", *options], check=True, capture_output=True, timeout=120)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and socket.socket().connect_ex(("127.0.0.1", port)):
+            time.sleep(0.2)
+        with jobs.executor_for(f"ray://127.0.0.1:{port}") as executor:
+            assert jobs.convert(mixed, tmp_path / "out", executor=executor).done == 6
+        with jobs.executor_for("threads") as executor:
+            jobs.convert(mixed, tmp_path / "threads", executor=executor)
+    finally:
+        subprocess.run([ray, "stop", "--force"], check=True, capture_output=True, timeout=120)
+    assert digests(tmp_path / "out") == digests(tmp_path / "threads")
+
+
+class TestWhatDoesNotFit:
+    def test_no_scheduler(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        for kind in ("dask", "ray"):
+            with pytest.raises(JobError, match=f"no scheduler answers at {kind}://127.0.0.1:{port}"):
+                jobs.executor_for(f"{kind}://127.0.0.1:{port}")
+
+    def test_something_else_answers(self) -> None:
+        """What takes the call and says nothing is no scheduler either."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            taken = []
+            thread = threading.Thread(target=lambda: taken.extend(server.accept() for _ in range(2)), daemon=True)
+            thread.start()
+            with pytest.raises(JobError, match="no Dask scheduler answers"):
+                jobs.executor_for(f"dask://127.0.0.1:{server.getsockname()[1]}")
+
+    def test_a_scheduler_without_workers(self, mixed: Path, tmp_path: Path) -> None:
+        from distributed import LocalCluster
+
+        with (
+            LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+            jobs.executor_for(address(cluster)) as executor,
+            pytest.raises(JobError, match="has no workers"),
+        ):
+            jobs.convert(mixed, tmp_path / "out", executor=executor)
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("fault", ["has no aljava", "has aljava 9.9.9, and here it is"])
+    def test_a_worker_that_does_not_fit(self, fault: str, mixed: Path, tmp_path: Path) -> None:
+        """A worker whose packages are those of this environment, but for Aljava."""
+        from distributed import LocalCluster
+
+        packages = tmp_path / "packages"
+        packages.mkdir()
+        for entry in Path(sysconfig.get_path("purelib")).iterdir():
+            if "aljava" not in entry.name and entry.suffix != ".pth":
+                (packages / entry.name).symlink_to(entry)
+        if "9.9.9" in fault:
+            (packages / "aljava-9.9.9.dist-info").mkdir()
+            (packages / "aljava-9.9.9.dist-info" / "METADATA").write_text("Name: aljava\nVersion: 9.9.9\n")
+        environment = {**os.environ, "PYTHONPATH": str(packages)}
+        with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+            command = [os.path.realpath(sys.executable), "-m", "distributed.cli.dask_worker", cluster.scheduler_address]
+            worker = subprocess.Popen(
+                [*command, "--no-nanny", "--no-dashboard"], env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL
+            )
+            try:
+                with jobs.executor_for(address(cluster)) as executor:
+                    executor._client.wait_for_workers(1, timeout=60)
+                    with pytest.raises(JobError, match=fault):
+                        jobs.convert(mixed, tmp_path / "out", executor=executor)
+            finally:
+                worker.kill()
+                worker.wait()
+        assert not (tmp_path / "out").exists()

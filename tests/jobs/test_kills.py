@@ -1,0 +1,156 @@
+"""A client that is killed at any moment, again and again: nothing is lost, nothing is done twice that was kept.
+
+`ALJAVA_KILLS` says how many clients die (8 by default).
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from xxhash import xxh3_64_hexdigest
+
+from aljava import jobs
+from aljava.jobs.manifest import NAME, SCHEMA
+from tests.jobs.test_jobs import digests
+
+FILES = 40
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("kills") / "in"
+    for number in range(FILES):
+        path = folder / f"day={number % 5}" / f"{number}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.table({"id": pa.array(range(number, number + 60_000)), "text": [f"{number}"] * 60_000})
+        pq.write_table(table, path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(sources: Path) -> dict[str, str]:
+    with jobs.executor_for("threads", 2) as executor:
+        jobs.convert(sources, sources.parent / "reference", executor=executor)
+    return digests(sources.parent / "reference")
+
+
+def entries(target: Path) -> list[dict]:
+    """What the manifest of a client that was killed says: whole messages only, whatever stands behind them."""
+    content = (target / NAME).read_bytes()
+    if not content:
+        return []
+    if content.startswith(b"ARROW1"):
+        return pa.ipc.open_file(content).read_all().to_pylist()
+    rows = []
+    reader = pa.ipc.open_stream(content)
+    assert reader.schema.equals(SCHEMA)
+    while True:
+        try:
+            rows += reader.read_next_batch().to_pylist()
+        except (StopIteration, OSError, pa.ArrowInvalid):  # a message cut short
+            return rows
+
+
+@pytest.mark.parametrize("engine", ["processes", "threads"])
+def test_a_killed_client(engine: str, sources: Path, reference: dict[str, str], tmp_path: Path) -> None:
+    kills = int(os.environ.get("ALJAVA_KILLS", "8")) // 2
+    chance = random.Random(7)
+    command = [sys.executable, "-m", "tests.jobs.client", str(sources)]
+    span, killed, rounds = 1.5, 0, 0
+    while killed < kills:
+        target = tmp_path / f"out-{rounds}"
+        rounds += 1
+        known = 0
+        while killed < kills:
+            client = subprocess.Popen(
+                [*command, str(target), engine], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True
+            )
+            assert client.stdout is not None
+            assert client.stdout.readline() == "begins\n"
+            time.sleep(chance.uniform(0, span))
+            workers = psutil.Process(client.pid).children(recursive=True) if client.poll() is None else []
+            client.kill()
+            said = client.stdout.read()
+            client.wait()
+            # Workers end with their client.
+            assert not psutil.wait_procs(workers, timeout=30)[1]
+            if client.returncode == 0:
+                assert f"{FILES - known} file" in said
+                break
+            killed += 1
+            if (target / NAME).exists():
+                rows = entries(target)
+                # No entry that was once there is lost, none is there twice, and what it says was made is there.
+                assert len({row["source"] for row in rows}) == len(rows) >= known
+                known = len(rows)
+                for row in rows:
+                    assert row["status"] == "done"
+                    assert xxh3_64_hexdigest((target / row["output"]).read_bytes()) == row["checksum"]
+        with jobs.executor_for("threads", 2) as executor:
+            last = jobs.convert(sources, target, executor=executor)
+        assert (last.kept + last.done, last.failed) == (FILES, 0)
+        assert last.kept >= known
+        assert len(last.table) == FILES
+        left = {name: digest for name, digest in digests(target).items() if not name.endswith(".aljava")}
+        assert left == reference
+
+
+@pytest.mark.parametrize("engine", ["processes", "threads"])
+def test_control_c(engine: str, sources: Path, reference: dict[str, str], tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    command = [sys.executable, "-m", "aljava", "convert", str(sources), str(target), "--on", engine]
+    for _ in range(3):
+        client = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        deadline = time.monotonic() + 60
+        # When there is something to lose.
+        while time.monotonic() < deadline and len(list(target.rglob("*.arrow"))) < 3 and client.poll() is None:
+            time.sleep(0.005)
+        workers = psutil.Process(client.pid).children(recursive=True) if client.poll() is None else []
+        if client.poll() is None:
+            os.killpg(client.pid, signal.SIGINT)
+        _, said = client.communicate(timeout=60)
+        if client.returncode == 0:  # it was through before
+            continue
+        assert client.returncode == 130, said
+        assert "Traceback" not in said
+        assert "the same command goes on" in said.lower()
+        assert not psutil.wait_procs(workers, timeout=30)[1]
+        rows = entries(target)
+        assert len({row["source"] for row in rows}) == len(rows)
+        assert not [name for name in digests(target) if name.endswith(".aljava")] or engine == "processes"
+        os.unlink(target / rows[0]["output"]) if rows else None
+    with jobs.executor_for("threads", 2) as executor:
+        last = jobs.convert(sources, target, executor=executor)
+    assert (last.kept + last.done, last.failed) == (FILES, 0)
+    assert {name: it for name, it in digests(target).items() if not name.endswith(".aljava")} == reference
+
+
+def test_a_manifest_cut_anywhere(sources: Path, reference: dict[str, str], tmp_path: Path) -> None:
+    """A stream of entries, cut at every kind of place: the entries before the cut are known, the others done again."""
+    target = tmp_path / "out"
+    with jobs.executor_for("threads", 2) as executor:
+        jobs.convert(sources, target, executor=executor)
+        whole = pa.ipc.open_file(target / NAME).read_all()
+        pieces = [whole.schema.serialize().to_pybytes()]
+        pieces += [
+            whole.slice(at, 10).combine_chunks().to_batches()[0].serialize().to_pybytes() for at in range(0, FILES, 10)
+        ]
+        stream = b"".join(pieces)
+        ends = [sum(map(len, pieces[: number + 1])) for number in range(len(pieces))]
+        cuts = sorted({*ends, *(end + extra for end in ends for extra in (-1, 1, 4, 9, 100)), 0, 1, 7, 8, 100})
+        for cut in cuts:
+            if cut > len(stream):
+                continue
+            (target / NAME).write_bytes(stream[:cut])
+            again = jobs.convert(sources, target, executor=executor)
+            assert again.kept == 10 * max(0, sum(end <= cut for end in ends) - 1), cut
+            assert (again.kept + again.done, again.failed) == (FILES, 0)
+    assert digests(target) == reference
