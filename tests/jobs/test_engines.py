@@ -13,6 +13,7 @@ import pytest
 
 from aljava import jobs
 from aljava.errors import JobError
+from aljava.jobs import executors
 from tests.jobs.test_jobs import OUTPUTS, digests
 
 
@@ -80,6 +81,10 @@ def test_a_ray_cluster_by_its_address(mixed: Path, tmp_path: Path) -> None:
 
 
 class TestWhatDoesNotFit:
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(executors, "PATIENCE", 1.5)
+
     def test_no_scheduler(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]

@@ -167,10 +167,7 @@ def _dask(address: str | None, text: str, workers: int = 1) -> Executor:
     cluster = None
     if address is None:
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
-    try:
-        client = Client(cluster or address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, TimeoutError) as error:
-        raise JobError(f"no Dask scheduler answers at {text}: {error}") from error
+    client = _answered(lambda: Client(cluster or address, timeout=PATIENCE, set_as_default=False), text)
 
     class DaskExecutor(ClientExecutor):
         """Dask's own, which closes what was opened for it."""
@@ -182,6 +179,25 @@ def _dask(address: str | None, text: str, workers: int = 1) -> Executor:
                 cluster.close()
 
     return DaskExecutor(client, pure=False)
+
+
+def _answered(connect: Callable[[], Any], text: str) -> Any:
+    """A client, if the scheduler makes one: what takes the call and is none may leave Dask waiting without an end."""
+    answer: Future[Any] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(connect())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is waited for
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="aljava-scheduler", daemon=True).start()
+    try:
+        return answer.result(2 * PATIENCE)
+    except (OSError, TimeoutError) as error:
+        raise JobError(
+            f"no Dask scheduler answers at {text}: {str(error) or 'it takes the call and says nothing'}"
+        ) from None
 
 
 def _ray(address: str | None, workers: int | None) -> Executor:

@@ -29,7 +29,7 @@ from xxhash import xxh3_64_intdigest
 
 from aljava import ipc
 from aljava.errors import InvalidData, JobError, NotFound
-from aljava.ipc.message import MAGIC, Messages
+from aljava.ipc.message import CONTINUATION, MAGIC, Messages
 from aljava.jobs.sources import Root, Source, shown
 from aljava.places.local import LocalFile, WholeWrites, lock
 from aljava.places.place import Place
@@ -271,7 +271,8 @@ class Manifest:
         messages = Messages(buffer)
         kinds = [found.header.kind for found in messages]
         if not kinds or kinds[0] != "schema":
-            if os.fstat(descriptor).st_size > _LEAST:
+            begun = bytes(buffer[:4]) == CONTINUATION[: len(buffer)] and size < self._schema.serialize().size
+            if not begun:
                 raise JobError(f"{address} is no manifest of a job: {_ANEW}")
             # Killed within its first write.
             self._rewrite(descriptor, [self._schema.serialize()])
@@ -338,8 +339,6 @@ class Manifest:
 
 
 _ANEW = "another target, or without that file the job begins anew"
-#: Bytes below which a manifest cannot hold an entry.
-_LEAST = SCHEMA.serialize().size
 
 
 class Done:
