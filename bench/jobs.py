@@ -1,8 +1,11 @@
-"""Jobs: many small files made into few."""
+"""Jobs over many files: small ones made into few; a pool against one process, Dask and Ray against the pool."""
 
+import atexit
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import Executor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,26 @@ import pyarrow.parquet
 import aljava
 from aljava import jobs
 from bench.harness import Scenario
+
+
+def parquet_files(folder: Path, count: int, rows: int) -> Path:
+    """Files of about 10 MB at 400,000 rows: numbers that shrink, numbers that do not, and words; four, many times."""
+    folder.mkdir()
+    rng = np.random.default_rng(7)
+    for number in range(min(count, 4)):
+        table = pa.table(
+            {
+                "id": np.arange(number * rows, (number + 1) * rows),
+                "price": rng.standard_normal(rows),
+                "volume": rng.integers(0, 1_000_000, rows),
+                "customer": pa.array(rng.integers(0, 10**9, rows)).cast(pa.string()),
+                "category": pa.array(np.array(["A", "B", "C", "D", "E"])[rng.integers(0, 5, rows)]),
+            }
+        )
+        pa.parquet.write_table(table, folder / f"part-{number:05d}.parquet", compression="zstd")
+    for number in range(4, count):
+        (folder / f"part-{number:05d}.parquet").hardlink_to(folder / f"part-{number % 4:05d}.parquet")
+    return folder
 
 
 def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
@@ -48,6 +71,70 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             pa.parquet.write_table(table, path(f"parquet/{number:05}.parquet"))
         return nbytes
 
+    count, parquet_rows = (8, 100_000) if quick else (int(os.environ.get("ALJAVA_BENCH_FILES", "200")), 400_000)
+    out = Path(folder.name) / "converted"
+
+    @cache
+    def parquet() -> Path:
+        return parquet_files(Path(folder.name) / "in", count, parquet_rows)
+
+    @cache
+    def started(text: str, workers: int) -> Executor:
+        executor = jobs.executor_for(text, workers)
+        atexit.register(executor.shutdown)
+        # A worker imports what it needs with its first task, which is no part of how fast it works.
+        few = [next(jobs.listed(parquet() / name)) for name in sorted(os.listdir(parquet()))[: 2 * workers]]
+        jobs.convert(few, Path(folder.name) / "warm", executor=executor)
+        shutil.rmtree(Path(folder.name) / "warm")
+        return executor
+
+    def emptied() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+
+    def converted(text: str, workers: int) -> Callable[[], Any]:
+        executor = started(text, workers)
+
+        def run() -> None:
+            assert jobs.convert(parquet(), out, executor=executor).done == count
+
+        return run
+
+    def parquet_bytes() -> int:
+        return sum(entry.stat().st_size for entry in os.scandir(parquet()))
+
+    def processes() -> Scenario:
+        return Scenario(
+            f"{count} Parquet files of {parquet_bytes() / count / 1e6:.0f} MB to IPC, two processes",
+            {"aljava, 2 processes": converted("processes", 2), "1 process": converted("processes", 1)},
+            parquet_bytes(),
+            {"1 process": 1.7},
+            emptied,
+        )
+
+    def engine(text: str, least: float) -> Scenario:
+        # The pool's time / the engine's: what Dask and Ray have to reach is seen from them.
+        return Scenario(
+            f"the same on {text.title()}, two workers",
+            {f"aljava on {text}": converted(text, 2), "our pool": converted("processes", 2)},
+            parquet_bytes(),
+            {"our pool": least},
+            emptied,
+        )
+
+    def a_task() -> Scenario:
+        from bench.million import planned, sources
+
+        many = 2_000 if quick else 20_000
+
+        def run(text: str) -> Callable[[], Any]:
+            executor = started(text, 2)
+            return lambda: jobs.run(jobs.Job("trivial", planned), sources(many), executor=executor)
+
+        return Scenario(
+            f"{many:,} tasks that do nothing",
+            {"aljava on processes": run("processes"), "threads": run("threads"), "Dask": run("dask")},
+        )
+
     def compact() -> Scenario:
         import duckdb
 
@@ -79,4 +166,10 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             clear,
         )
 
-    return {"compact": compact}
+    return {
+        "compact": compact,
+        "processes": processes,
+        "dask": lambda: engine("dask", 0.85),
+        "ray": lambda: engine("ray", 0.7),
+        "task": a_task,
+    }
