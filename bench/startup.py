@@ -1,0 +1,32 @@
+"""Starting: what a program pays before it does anything."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from bench.harness import Scenario
+
+
+def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
+    """The table of starts; each round starts a Python of its own, with modules that are compiled already."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+    def start(*arguments: str) -> Callable[[], object]:
+        line = [sys.executable, *arguments]
+        return lambda: subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+    def imported() -> Scenario:
+        return Scenario(
+            "import aljava, in a new process",
+            {"aljava": start("-c", "import aljava"), "pyarrow": start("-c", "import pyarrow")},
+            targets={"pyarrow": 1 / 1.3},
+        )
+
+    def helped() -> Scenario:
+        return Scenario(
+            "aljava --help",
+            {"aljava": start("-m", "aljava", "--help"), "import pyarrow": start("-c", "import pyarrow")},
+        )
+
+    return {"import": imported, "help": helped}
