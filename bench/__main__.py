@@ -26,7 +26,7 @@ from bench.page import block, make
 
 KEPT = Path(__file__).parent / "results" / "kept.json"
 #: Seconds after which a scenario is taken to hang.
-PATIENCE = 300
+PATIENCE = 480
 
 
 def main() -> int:

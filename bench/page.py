@@ -264,12 +264,12 @@ _STYLE = """
 --level:#94a3b8;--bad:#fb923c}}
 .ground{fill:var(--ground);stroke:var(--line)}
 text{font:13px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;fill:var(--ink)}
-.soft{fill:var(--soft)}.small{font-size:12px}.bold{font-weight:600}.end{text-anchor:end}.middle{text-anchor:middle}
+.soft{fill:var(--soft)}.small{font-size:12px}.bold{font-weight:600;paint-order:stroke;stroke:var(--ground);stroke-width:5px}.end{text-anchor:end}.middle{text-anchor:middle}
 .grid{stroke:var(--line)}.one{stroke:var(--soft);stroke-width:1.5}.notch{stroke:var(--ink);stroke-width:2}
 .range{stroke-width:3;stroke-linecap:round;opacity:.4}
 .faster{fill:var(--good);stroke:var(--good)}.level{fill:var(--level);stroke:var(--level)}
 .slower{fill:var(--bad);stroke:var(--bad)}.hollow{fill:var(--ground);stroke-width:2}
-text.faster,text.level,text.slower,tspan{stroke:none;font-weight:600}
+text.faster,text.level,text.slower,tspan.faster,tspan.slower{stroke:none;font-weight:600}
 .dot{opacity:.75}
 """
 _WIDTH = 940
@@ -349,7 +349,7 @@ def overview(rooms: dict[str, list[Pair]]) -> str:
         for all_ in rooms.values()
         for it in all_
     ]
-    axis = _Axis(medians, left, _WIDTH - 150)
+    axis = _Axis(medians, left, _WIDTH - 190)
     parts = []
     for number, (room, compared) in enumerate(rooms.items()):
         middle = top + 26 + number * step
