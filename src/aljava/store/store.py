@@ -289,7 +289,7 @@ class Store(MutableMapping[str, pa.Table]):
             cells = (info.key, f"{info.rows:,}", charts.size(info.bytes), info.readers, f"{info.age:.0f} s", names)
             rows.append([html.escape(str(cell)) for cell in cells])
         header = ("key", "rows", "size", "readers", "age", "columns")
-        shown = charts.table(header, rows, numeric=(1, 2, 3, 4))
+        shown = charts.table(header, rows, numeric=(1, 2, 3, 4), widths=(16, 11, 11, 9, 8, 45))
         more = len(keys) - len(rows)
         rest = charts.paragraph(f"and {more:,} more" if more else "")
         return f'<div class="aljava">{charts.style()}<p>{html.escape(repr(self))}</p>{shown}{rest}</div>'
