@@ -60,7 +60,7 @@ def killing(workers, seed: int):
     chance, ended, killed = random.Random(seed), threading.Event(), []
 
     def kill() -> None:
-        while not ended.wait(chance.uniform(0.1, 1.5)):
+        while not ended.wait(chance.uniform(0.5, 4.0)):
             with suppress(psutil.NoSuchProcess, ValueError, OSError):
                 process = psutil.Process(chance.choice(sorted(workers())))
                 process.kill()
