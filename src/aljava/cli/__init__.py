@@ -41,7 +41,7 @@ for _name in ("copy", "append", "concat"):
     app.command(_name)(getattr(moving, _name))
 for _name in ("verify", "repair"):
     app.command(_name)(getattr(mending, _name))
-for _name in ("convert", "stats"):
+for _name in ("convert", "compact", "stats"):
     app.command(_name)(getattr(jobs, _name))
 app.add_typer(store.app, name="store")
 

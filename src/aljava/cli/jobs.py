@@ -2,9 +2,10 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -87,6 +88,67 @@ def convert(
     report(result, as_json)
 
 
+def compact(
+    sources: list[str] = typer.Argument(
+        help=SOURCES + "; and last the folder that the outputs go to.", metavar="SOURCES... TARGET"
+    ),
+    *,
+    size: str = typer.Option("256MB", metavar="SIZE", help="Of an output, about: 64MB, 1GB, or bytes."),
+    sort_by: str | None = typer.Option(
+        None,
+        "--sort-by",
+        metavar="COLUMNS",
+        help="Sort by them, separated by commas; done in this process unless --on says otherwise.",
+        autocompletion=complete.columns,
+    ),
+    compression: str = typer.Option("auto", help="auto, none, lz4, zstd or zstd:LEVEL.", autocompletion=complete.codec),
+    memory: str = typer.Option("2GiB", metavar="SIZE", help="That DuckDB may sort in; the rest goes to disk."),
+    on: str | None = typer.Option(
+        None,
+        "--on",
+        metavar="ENGINE",
+        help="threads, processes, dask, dask://HOST:8786, ray or ray://HOST:10001; by default processes.",
+        autocompletion=complete.engine,
+    ),
+    workers: int | None = WORKERS,
+    as_json: bool = JSON,
+) -> None:
+    """Make few large files of many small ones, of any format: Arrow IPC with zones and checksums.
+
+    Rows keep the order of their files; or they are sorted, so that zones separate and a filter reads little.
+
+    Hive partitions stay apart. Sources stay. What is damaged is left out and named; exit status 1 then.
+
+    TARGET belongs to the job: started again, it follows what has changed, and no row is there twice.
+
+    Examples:
+      aljava compact landing/ lake/ --size 256MB
+      aljava compact 's3://bucket/events/**/*.arrow' s3://bucket/compacted --sort-by day,id
+      aljava compact landing/ lake/ --on dask://scheduler:8786
+    """
+    from aljava import jobs
+
+    if len(sources) < 2:
+        raise InvalidOption("compact takes at least one source and the folder that the outputs go to")
+    *found, target = sources
+    with ExitStack() as stack:
+        progress = stack.enter_context(bar("compact"))
+        by = names(sort_by)
+        on = on or ("processes" if workers or not by else None)
+        executor = stack.enter_context(jobs.executor_for(on, workers)) if on else None
+        result = jobs.compact(
+            found,
+            target,
+            size=bytes_of(size),
+            sort_by=by,
+            compression=compression,
+            memory=bytes_of(memory),
+            executor=executor,
+            progress=progress,
+        )
+    report(result, as_json)
+
+
 def stats(
     sources: list[str] = typer.Argument(help=SOURCES + "."),
     *,
@@ -121,6 +183,23 @@ def stats(
     total = ", ".join((count(len(rows), "file"), count(sum(row["rows"] for row in rows), "row")))
     out.print(f"{total}, {count(schemas, 'schema')}", soft_wrap=True)
     report(result, False, summary=False)
+
+
+def bytes_of(text: str) -> int:
+    """A size as it is said: bytes, or a number of kB, MB, GB, TB, KiB, MiB, GiB, TiB.
+
+    Raises:
+        InvalidOption: it is no size.
+
+    Examples:
+        >>> bytes_of("256MB"), bytes_of("1.5 GiB"), bytes_of("4096")
+        (256000000, 1610612736, 4096)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise InvalidOption(f"{text!r} is no size: give bytes, or a number with kB, MB, GB, KiB, MiB or GiB")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(unit.lower()) if unit else 0))
 
 
 def report(result: "Result", as_json: bool, *, summary: bool = True) -> None:
