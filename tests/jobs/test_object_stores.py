@@ -57,7 +57,7 @@ def fetched(system, folder: str, to: Path) -> dict[str, str]:
     return digests(to)
 
 
-@pytest.mark.parametrize("options", [{}, {"size": 5_000}, {"sort_by": "day"}], ids=str)
+@pytest.mark.parametrize("options", [{"size": 5_000}, {"sort_by": "day"}], ids=str)
 def test_compact(bucket, sources: Path, tmp_path: Path, options) -> None:
     address, system = bucket
     name = "compact" + "".join(options)

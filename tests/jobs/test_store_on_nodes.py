@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import aljava
+from aljava.errors import NotFound
 
 GUIDE = Path(__file__).parents[2] / "docs" / "jobs.md"
 NODES, WORKERS = ("127.0.0.2", "127.0.0.3"), 2
@@ -53,5 +54,5 @@ def test_written_once_on_each_node(nodes, tmp_path: Path) -> None:
         assert found == {day: int(trades["volume"][trades["day"] == day].sum()) for day in range(100)}
         for folder in stores.values():
             assert os.path.exists(f"{folder}/desk/trades.arrow")
-        with pytest.raises(KeyError):
+        with pytest.raises(NotFound):
             client.submit(shown["volume"], "no-such-table", 1, pure=False).result()

@@ -36,7 +36,7 @@ import sys
 from aljava import jobs
 source, target, host, kind = sys.argv[1:]
 with jobs.executor_for(f"dask://{host}:8786") as executor:
-    options = {"size": 30_000} if kind == "compact" else {}
+    options = {"size": 3_000_000} if kind == "compact" else {}
     done = getattr(jobs, kind)(source, target, executor=executor, **options)
 print(done.done, done.kept, done.failed, flush=True)
 """
@@ -49,33 +49,14 @@ def cable() -> Iterator[Cable]:
     cable.close()
 
 
-def test_a_job_on_another_host(cable: Cable, tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(40):
-        aljava.write({"row": np.arange(1000) + number * 1000}, folder / f"{number:02}.arrow")
-    with jobs.executor_for("threads", 2) as executor:
-        jobs.convert(folder, tmp_path / "convert-here", executor=executor)
-        jobs.compact(folder, tmp_path / "compact-here", size=30_000, executor=executor)
-    scheduler = cable.start(0, SCHEDULER, HOSTS[0])
-    assert scheduler.stdout.readline() == "ready\n", scheduler.stderr.read()
-    worker = cable.start(1, WORKER, *HOSTS)
-    assert int(worker.stdout.readline())
-    for kind in ("convert", "compact"):
-        client = cable.start(0, CLIENT, str(folder), str(tmp_path / kind), HOSTS[0], kind)
-        said, errors = client.communicate(timeout=120)
-        assert said == "40 0 0\n", errors
-        assert digests(tmp_path / kind) == digests(tmp_path / f"{kind}-here")
-        assert len(digests(tmp_path / kind)) > 1
-
-
-def test_a_worker_killed_on_another_host_is_replaced(cable: Cable, tmp_path: Path) -> None:
+def test_jobs_on_another_host_whose_worker_is_killed_and_replaced(cable: Cable, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(40):
         aljava.write({"row": np.arange(200_000) + number}, folder / f"{number:02}.arrow", compression="none")
     with jobs.executor_for("threads", 2) as executor:
-        jobs.convert(folder, tmp_path / "here", executor=executor)
+        jobs.convert(folder, tmp_path / "convert-here", executor=executor)
+        jobs.compact(folder, tmp_path / "compact-here", size=3_000_000, executor=executor)
     scheduler = cable.start(0, SCHEDULER, HOSTS[0])
     assert scheduler.stdout.readline() == "ready\n", scheduler.stderr.read()
     worker = cable.start(1, WORKER, *HOSTS)
@@ -87,4 +68,9 @@ def test_a_worker_killed_on_another_host_is_replaced(cable: Cable, tmp_path: Pat
     assert int(cable.start(1, WORKER, *HOSTS).stdout.readline())
     said, errors = client.communicate(timeout=120)
     assert said == "40 0 0\n", errors
-    assert digests(tmp_path / "convert") == digests(tmp_path / "here")
+    assert digests(tmp_path / "convert") == digests(tmp_path / "convert-here")
+    client = cable.start(0, CLIENT, str(folder), str(tmp_path / "compact"), HOSTS[0], "compact")
+    said, errors = client.communicate(timeout=120)
+    assert said == "40 0 0\n", errors
+    assert digests(tmp_path / "compact") == digests(tmp_path / "compact-here")
+    assert len(digests(tmp_path / "compact")) > 1
