@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs
@@ -85,7 +86,7 @@ def azure():
             except ConnectionRefusedError:
                 time.sleep(0.1 * (attempt < 99))
         system.create_dir("bucket")
-        yield system
+        yield f"abfs://devstoreaccount1:{quote(key, safe='')}@{here}/bucket"
     finally:
         process.kill()
         process.wait()
@@ -117,8 +118,7 @@ def place(request, tmp_path):
             name = f"{request.node.originalname}/a table"
             return locate(f"gs://anonymous@bucket/{name}?scheme=http&endpoint_override={here}")
         case "azure":
-            system = request.getfixturevalue("azure")
-            return locate(f"bucket/{request.node.originalname}/a table", filesystem=system)
+            return locate(f"{request.getfixturevalue('azure')}/{request.node.originalname}/a table?enable_tls=false")
         case "fsspec":
             return locate(f"memory:///{request.node.originalname}/a table")
 
@@ -339,6 +339,10 @@ class TestRemote:
         assert SECRET not in str(wrong.value)
         assert shown_and_secrets("s3://id:key@bucket/x?token=1")[0] == "s3://bucket/x"
         assert shown_and_secrets("abfs://container@account.dfs.core.windows.net/x")[0].startswith("abfs://container@")
+        with_a_key = locate("abfs://container:c2VjcmV0@account.dfs.core.windows.net/a%20folder/x")
+        assert isinstance(with_a_key, RemoteFile)
+        assert with_a_key.path == "container/a folder/x"
+        assert "c2VjcmV0" not in with_a_key.address
 
     def test_a_filesystem_of_the_users_own(self, s3) -> None:
         place = locate("bucket/own", filesystem=s3.system)

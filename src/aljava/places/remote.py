@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, unquote
 
 import pyarrow as pa
 import pyarrow.fs
@@ -150,7 +150,8 @@ def find(address: str, filesystem: Any = None, storage_options: Any = None) -> t
         return _wrapped(filesystem), path, shown, secrets
     if storage_options is None:
         try:
-            return (*FileSystem.from_uri(_quoted(address)), shown, secrets)
+            system, path = _azure(scheme, rest) or FileSystem.from_uri(_quoted(address))
+            return system, path, shown, secrets
         except pa.ArrowInvalid as error:
             if "Unrecognized filesystem type" not in str(error):
                 raise AddressError(f"{shown} cannot be understood: {without(secrets, str(error))}") from None
@@ -184,6 +185,31 @@ def _quoted(address: str) -> str:
     if scheme in ("gs", "gcs") and "retry_limit_seconds" not in path:
         patience = f"{'&' if '?' in path else '?'}retry_limit_seconds={PATIENCE_SECONDS}"
     return f"{scheme}://{authority}{slash}{quote(path, safe=_LEGAL)}{patience}"
+
+
+def _azure(scheme: str, rest: str) -> tuple[Any, str] | None:
+    """The file system of an Azure address with a key in it; None for any other address.
+
+    pyarrow 26 reads such an address and leaves the key out: it looks for credentials elsewhere, and may end the process
+    where it finds none.
+    """
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    login, _, host = authority.rpartition("@")
+    user, colon, key = login.partition(":")
+    if scheme not in ("abfs", "abfss") or not colon:
+        return None
+    account, _, domain = host.partition(".")
+    given: dict[str, str] = {}
+    if domain in ("dfs.core.windows.net", "blob.core.windows.net"):
+        path = f"{user}/{path}" if user else path
+    else:
+        account = user
+        given = {"blob_storage_authority": host, "dfs_storage_authority": host}
+    if dict(parse_qsl(query)).get("enable_tls") == "false":
+        given |= {"blob_storage_scheme": "http", "dfs_storage_scheme": "http"}
+    system = pyarrow.fs.AzureFileSystem(account_name=account, account_key=unquote(key), **given)
+    return system, unquote(path)
 
 
 def _texts(options: Any) -> Iterator[str]:

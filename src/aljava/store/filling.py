@@ -33,8 +33,10 @@ _COPIES_ALONE = 8
 # replace; on two threads where there is more to fill than that.
 _PIECE = 1 << 20
 _SHARED_WORK = 64 << 20
-# Pieces after which a thread knows how fast it is.
+# Pieces after which one thread knows how fast it is; and after which the second knows whether it helps: more, since it
+# has to be started first, and less than a twentieth of the time is lost if it does not help.
 _PROBED = 8
+_TRIED = 32
 _memmove = ctypes.memmove  # runs without the GIL
 
 
@@ -188,7 +190,7 @@ def _fill_from_both_ends(folder: Folder, segment: Segment, parts: Iterable[tuple
         start, left = time.perf_counter(), len(pieces)
         helped = 0
         with contextlib.suppress(IndexError):
-            while helped < _PROBED or time.perf_counter() - start < 0.9 * alone * (left - len(pieces)):
+            while helped < _TRIED or time.perf_counter() - start < 0.95 * alone * (left - len(pieces)):
                 offset, piece = pieces.pop()
                 if not mapping.populate(offset, offset + piece.size):
                     # The memory is full, most likely: whoever writes to the file finds out.
