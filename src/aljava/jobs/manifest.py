@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 NAME = "_manifest.arrow"
 #: Seconds for which entries are gathered, and how many.
 GATHER_SECONDS, GATHER_ENTRIES = 0.2, 1000
+#: Rows that are looked at together, and rows of a record batch of the finished file.
+PIECE, BATCH = 4096, 1 << 16
 #: Seconds between two uploads, at least; and how many times longer than the last upload took.
 UPLOAD_SECONDS, UPLOAD_SHARE = 10.0, 20.0
 _KEY = b"aljava.job"
@@ -335,7 +337,7 @@ class Manifest:
 
         reader = pa.RecordBatchReader.from_batches(self._schema, self.latest())
         with ipc.new_file(sink, self._schema, options=ipc.WriteOptions("zstd")) as writer:
-            writer.write_batches(regroup(reader))
+            writer.write_batches(regroup(reader, BATCH))
 
 
 _ANEW = "another target, or without that file the job begins anew"
@@ -395,7 +397,9 @@ def _mapped(descriptor: int) -> Any:
 
 
 def _batches(descriptor: int) -> Iterator[pa.RecordBatch]:
-    yield from pa.ipc.open_stream(pa.py_buffer(_mapped(descriptor)))
+    # In pieces: whoever makes Python's objects of them has few at a time.
+    for batch in pa.ipc.open_stream(pa.py_buffer(_mapped(descriptor))):
+        yield from (batch.slice(at, PIECE) for at in range(0, batch.num_rows, PIECE))
 
 
 def _copy(place: Place, descriptor: int) -> None:
