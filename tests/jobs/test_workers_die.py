@@ -115,6 +115,14 @@ def test_on_a_process_pool(kind, sources: Path, tmp_path: Path) -> None:
         until_all_is_done(kind, sources, tmp_path, executor, workers)
 
 
+def test_on_dask(kind, sources: Path, tmp_path: Path, dask) -> None:
+    def workers() -> list[int]:
+        return [worker.pid for worker in dask.workers.values() if worker.pid]
+
+    with jobs.executor_for("dask" + dask.scheduler_address.removeprefix("tcp")) as executor:
+        until_all_is_done(kind, sources, tmp_path, executor, workers)
+
+
 @pytest.mark.ray
 def test_on_ray(kind, sources: Path, tmp_path: Path) -> None:
     def workers() -> list[int]:

@@ -254,4 +254,8 @@ def _versions_on_dask(client: Any) -> dict[str, list[Any]]:
         ) from None
     answers = [client.run(importlib.metadata.version, name, on_error="return") for name in _COMPARED]
     answers.append(client.run(platform.python_version, on_error="return"))
-    return {f"the worker {worker}": [answer[worker] for answer in answers] for worker in answers[0]}
+    # One that dies while it is asked is not there to be given work either.
+    alive = [
+        worker for worker in answers[0] if all(not isinstance(it.get(worker, OSError()), OSError) for it in answers)
+    ]
+    return {f"the worker {worker}": [answer[worker] for answer in answers] for worker in alive}
