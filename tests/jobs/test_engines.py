@@ -6,7 +6,6 @@ import subprocess
 import sys
 import sysconfig
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -57,27 +56,6 @@ def test_the_same_bytes_on_ray(mixed: Path, tmp_path: Path) -> None:
         assert jobs.convert(mixed, tmp_path / "ray", executor=executor).kept == 6
         assert jobs.verify(tmp_path / "ray", executor=executor).ok
     assert digests(tmp_path / "ray") == digests(tmp_path / "threads")
-
-
-@pytest.mark.ray
-def test_a_ray_cluster_by_its_address(mixed: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    ray = Path(sys.executable).parent / "ray"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    options = ["--head", "--num-cpus=2", f"--ray-client-server-port={port}", "--include-dashboard=false", "--port=0"]
-    subprocess.run([ray, "start", *options], check=True, capture_output=True, timeout=120)
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and socket.socket().connect_ex(("127.0.0.1", port)):
-            time.sleep(0.2)
-        with jobs.executor_for(f"ray://127.0.0.1:{port}") as executor:
-            assert jobs.convert(mixed, tmp_path / "out", executor=executor).done == 6
-        with jobs.executor_for("threads") as executor:
-            jobs.convert(mixed, tmp_path / "threads", executor=executor)
-    finally:
-        subprocess.run([ray, "stop", "--force"], check=True, capture_output=True, timeout=120)
-    assert digests(tmp_path / "out") == digests(tmp_path / "threads")
 
 
 class TestWhatDoesNotFit:
