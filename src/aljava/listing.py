@@ -20,6 +20,8 @@ from aljava.errors import AccessDenied, NotFound
 from aljava.places.place import Place
 
 MAGIC = re.compile(r"[*?\[]")
+#: The name of a job's manifest, beside the outputs.
+MANIFEST = "_manifest.arrow"
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -90,8 +92,7 @@ def _local(path: str) -> list[Part]:
         found = [
             file for match in matches for file in (sorted(_files_below(match)) if os.path.isdir(match) else [match])
         ]
-        if "**" in path:
-            found = [file for file in found if all(map(is_data, os.path.relpath(file, root or ".").split(os.sep)))]
+        found = [file for file in found if is_meant(os.path.relpath(file, root or ".").replace(os.sep, "/"), path)]
         if not found:
             raise NotFound(f"{LocalFile(path).address} matches no file")
     else:
@@ -134,13 +135,12 @@ def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | Non
             return [Part(whole)]
         root = path.rstrip("/") if magic is None else path[: magic.start()].rpartition("/")[0]
         below = system.get_file_info(pyarrow.fs.FileSelector(root, recursive=True, allow_not_found=True))
-    every = magic is not None and "**" not in path
     wanted: Callable[[str], Any] = pattern(path).fullmatch if magic else lambda name: True
     names = sorted(
         info.path
         for info in below
         if info.type == pyarrow.fs.FileType.File
-        and (every or all(is_data(name) for name in info.path[len(root) :].split("/") if name))
+        and is_meant(info.path[len(root) :].lstrip("/"), path)
         and wanted(info.path)
     )
     if not names:
@@ -154,6 +154,18 @@ def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | Non
 def is_data(name: str) -> bool:
     """Hidden files and what frameworks leave (`_SUCCESS`) are no data; `_` begins a partition's name too."""
     return not name.startswith(".") and (not name.startswith("_") or "=" in name)
+
+
+def is_meant(name: str, address: str) -> bool:
+    """Whether an address means a file found by it: all data, and what a glob says plainly but for a job's manifest.
+
+    Args:
+        name: the file's, relative to the folder that was searched, with slashes.
+        address: the folder or the glob.
+    """
+    if MAGIC.search(address) and "**" not in address:
+        return name.rpartition("/")[2] != MANIFEST
+    return all(map(is_data, name.split("/")))
 
 
 def _hive(path: str) -> dict[str, str | None]:

@@ -107,6 +107,12 @@ def test_a_glob_keeps_the_paths_below_its_folder(mixed: Path, tmp_path: Path, th
     done = jobs.convert(f"{mixed}/**/*.[af]*", tmp_path / "out", executor=threads)
     assert sorted(digests(tmp_path / "out")) == ["f.arrow", "year=2025/b.arrow", "year=2025/deep/c.arrow"]
     assert done.done == 3
+    # The manifest beside the outputs is none of them, unless it is asked for by its name.
+    made = f"{tmp_path}/out/*.arrow"
+    jobs.convert(f"{mixed}/f*", tmp_path / "out", executor=threads)
+    assert aljava.open(made).num_rows == aljava.open(f"{tmp_path}/out/f.arrow").num_rows
+    assert jobs.verify(made, executor=threads).done == 1
+    assert "status" in aljava.read(f"{tmp_path}/out/_manifest.arrow").column_names
     # What two patterns name is done once.
     twice = jobs.convert([f"{mixed}/a*", f"{mixed}/*.parquet"], tmp_path / "twice", executor=threads)
     assert twice.done == 1

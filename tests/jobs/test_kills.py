@@ -18,7 +18,8 @@ import pytest
 from xxhash import xxh3_64_hexdigest
 
 from aljava import jobs
-from aljava.jobs.manifest import NAME, SCHEMA
+from aljava.jobs.manifest import SCHEMA
+from aljava.listing import MANIFEST
 from tests.jobs.test_jobs import digests
 
 FILES = 40
@@ -44,7 +45,7 @@ def reference(sources: Path) -> dict[str, str]:
 
 def entries(target: Path) -> list[dict]:
     """What the manifest of a client that was killed says: whole messages only, whatever stands behind them."""
-    content = (target / NAME).read_bytes()
+    content = (target / MANIFEST).read_bytes()
     if not content:
         return []
     if content.startswith(b"ARROW1"):
@@ -86,7 +87,7 @@ def test_a_killed_client(engine: str, sources: Path, reference: dict[str, str], 
                 assert f"{FILES - known} file" in said
                 break
             killed += 1
-            if (target / NAME).exists():
+            if (target / MANIFEST).exists():
                 rows = entries(target)
                 # No entry that was once there is lost, none is there twice, and what it says was made is there.
                 assert len({row["source"] for row in rows}) == len(rows) >= known
@@ -141,7 +142,7 @@ def test_a_manifest_cut_anywhere(sources: Path, reference: dict[str, str], tmp_p
     target = tmp_path / "out"
     with jobs.executor_for("threads", 2) as executor:
         jobs.convert(sources, target, executor=executor)
-        whole = pa.ipc.open_file(target / NAME).read_all()
+        whole = pa.ipc.open_file(target / MANIFEST).read_all()
         pieces = [whole.schema.serialize().to_pybytes()]
         pieces += [
             whole.slice(at, 10).combine_chunks().to_batches()[0].serialize().to_pybytes() for at in range(0, FILES, 10)
@@ -152,7 +153,7 @@ def test_a_manifest_cut_anywhere(sources: Path, reference: dict[str, str], tmp_p
         for cut in cuts:
             if cut > len(stream):
                 continue
-            (target / NAME).write_bytes(stream[:cut])
+            (target / MANIFEST).write_bytes(stream[:cut])
             again = jobs.convert(sources, target, executor=executor)
             assert again.kept == 10 * max(0, sum(end <= cut for end in ends) - 1), cut
             assert (again.kept + again.done, again.failed) == (FILES, 0)

@@ -37,8 +37,6 @@ from aljava.places.place import Place
 if TYPE_CHECKING:
     from aljava.jobs.tasks import Task
 
-#: The name of a job's manifest in its target. Readers of folders pass over names that begin so.
-NAME = "_manifest.arrow"
 #: Seconds for which entries are gathered, and how many.
 GATHER_SECONDS, GATHER_ENTRIES = 0.2, 1000
 #: Rows that are looked at together, and rows of a record batch of the finished file.

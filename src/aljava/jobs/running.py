@@ -22,11 +22,12 @@ from itertools import chain, islice
 
 from aljava.errors import InvalidOption, JobError, NotFound
 from aljava.jobs.executors import Processes, fitting, width
-from aljava.jobs.manifest import NAME, Entry, Manifest
+from aljava.jobs.manifest import Entry, Manifest
 from aljava.jobs.planning import Backlog, checked
 from aljava.jobs.result import Progress, Result
 from aljava.jobs.sources import Source
 from aljava.jobs.tasks import Job, Known, Task, attempt, explained, failed
+from aljava.listing import MANIFEST
 
 #: Sources that are looked at before any work starts, so that what is wrong with a short list is said at once; and
 #: seconds that may take.
@@ -82,7 +83,7 @@ def run(
         pool: Executor = Processes(workers) if executor is None else executor
         try:
             fitting(pool)
-            kept = job.manifest or (job.target.place(NAME) if job.target is not None else None)
+            kept = job.manifest or (job.target.place(MANIFEST) if job.target is not None else None)
             manifest = Manifest(kept, job.kind, job.options)
             running = _Running(job, pool, manifest=manifest, backlog=backlog, progress=progress, start=start)
             try:

@@ -16,7 +16,7 @@ import pyarrow.fs
 
 from aljava.address import SCHEME, WHOLE, local_path, locate
 from aljava.errors import AccessDenied, AljavaError, InvalidOption, NotFound
-from aljava.listing import MAGIC, is_data, pattern
+from aljava.listing import MAGIC, is_data, is_meant, pattern
 from aljava.places.local import LocalFile
 from aljava.places.place import Place
 from aljava.places.remote import RemoteFile, find, shown_and_secrets
@@ -214,7 +214,7 @@ def _local(path: str) -> Iterator[Source]:
     root = Root(os.path.abspath(os.path.dirname(path[: magic.start()])))
     for match in glob.iglob(os.path.abspath(path), recursive=True):
         name = os.path.relpath(match, root.address)
-        if "**" in path and not all(map(is_data, name.split(os.sep))):
+        if not is_meant(name.replace(os.sep, "/"), path):
             continue
         if os.path.isdir(match):
             if "**" not in path:  # which finds the files below by itself
@@ -286,9 +286,9 @@ def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | Non
     folder = before[: MAGIC.search(before).start()].rpartition("/")[0]  # type: ignore[union-attr]
     below = path[: magic.start()].rpartition("/")[0]
     root = Root(folder + question + query, filesystem, storage_options)
-    wanted, every = pattern(path), "**" not in path
+    wanted = pattern(path)
     for source in _below(root, system, below):
-        if wanted.fullmatch(f"{below}/{source.name}") and (every or all(map(is_data, source.name.split("/")))):
+        if wanted.fullmatch(f"{below}/{source.name}") and is_meant(source.name, path):
             yield source
 
 
