@@ -51,7 +51,7 @@ class Scenario:
     #: What Aljava has to reach against each peer: peer's time / Aljava's time, at least.
     targets: dict[str, float] = field(default_factory=dict)
     #: Called before each timed call and not timed: to drop what the last one left.
-    prepare: Callable[[], None] | None = None
+    prepare: Callable[[], object] | None = None
     #: Further facts by contestant (a size in bytes, peak memory), filled in by the scenario.
     facts: dict[str, dict[str, float]] = field(default_factory=dict)
     #: Why Aljava loses to a peer, or falls short of what it has to reach: one sentence for the page.

@@ -1,6 +1,7 @@
 """Jobs over many files: small ones made into few; a pool against one process, Dask and Ray against the pool."""
 
 import atexit
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -166,10 +167,12 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             clear,
         )
 
-    return {
+    found: dict[str, Callable[[], Scenario]] = {
         "compact": compact,
         "processes": processes,
         "dask": lambda: engine("dask", 0.85),
-        "ray": lambda: engine("ray", 0.7),
         "task": a_task,
     }
+    if importlib.util.find_spec("ray") is not None:
+        found["ray"] = lambda: engine("ray", 0.7)
+    return found

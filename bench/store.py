@@ -137,9 +137,12 @@ def _put_small(nbytes: int, targets: dict[str, float]) -> Scenario:
 
 
 def _get(nbytes: int, times: int) -> Scenario:
-    """Gets of one size; the facts are the time of a get, and that of 8 kB in the same rounds, which should be alike."""
+    """Gets of one size; the facts are the time of a get, and those of a copied and of a mapped one in the same rounds.
+
+    Up to 64 KiB a get copies, which is cheaper than a map; from there on it maps, and its time is that of any size.
+    """
     table, store, ray = _floats(nbytes), _store(), _ray()
-    store["got"], store["small"] = table, _floats(8_000)
+    store["got"], store["small"], store["mapped"] = table, _floats(8_000), _floats(128_000)
     facts: dict[str, float] = {}
 
     def ours(key: str = "got", fact: str = "µs a get") -> None:
@@ -159,7 +162,7 @@ def _get(nbytes: int, times: int) -> Scenario:
         f"get {size}, {times} times",
         {"aljava": ours, "ray.get": ray and theirs},
         targets={"ray.get": 4},
-        prepare=lambda: ours("small", "µs a get of 8 kB"),
+        prepare=lambda: (ours("small", "µs a get of 8 kB"), ours("mapped", "µs a get of 128 kB")),
         facts={"aljava": facts},
     )
 
