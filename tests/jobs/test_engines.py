@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,37 @@ def test_the_same_bytes_on_ray(mixed: Path, tmp_path: Path) -> None:
         assert jobs.convert(mixed, tmp_path / "ray", executor=executor).kept == 6
         assert jobs.verify(tmp_path / "ray", executor=executor).ok
     assert digests(tmp_path / "ray") == digests(tmp_path / "threads")
+
+
+@pytest.mark.ray
+def test_a_ray_that_runs_already(mixed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64}
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2", "--port=0"]
+    options = ["--include-dashboard=false", "--disable-usage-stats", f"--ray-client-server-port={port}"]
+    # A process of its own for each client: Ray looks at its environment once.
+    convert = [sys.executable, "-m", "aljava", "convert", mixed, tmp_path / "out", "--on", f"ray://127.0.0.1:{port}"]
+    with subprocess.Popen([*ray, *options], env=environment, stdout=subprocess.DEVNULL) as head:
+        try:
+            while not is_listening(port):
+                assert head.poll() is None, "ray start has ended"
+                time.sleep(0.2)
+            done = subprocess.run(convert, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert len(digests(tmp_path / "out")) == 6
+            environment["RAY_AUTH_TOKEN"] = "f" * 64
+            refused = subprocess.run(convert, env=environment, capture_output=True, text=True, check=False)
+            assert refused.returncode == 1
+            assert "RAY_AUTH_TOKEN" in refused.stderr
+        finally:
+            head.terminate()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 class TestWhatDoesNotFit:

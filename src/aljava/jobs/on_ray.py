@@ -55,7 +55,11 @@ class RayExecutor(Executor):
             else:
                 ray.init(address, **quiet)
         except (RuntimeError, ConnectionError, TimeoutError) as error:
-            raise JobError(f"Ray cannot be used at {address or 'this machine'}: {error}") from error
+            # Ray itself says no more than that it waited in vain where a token is missing.
+            hint = "; one that asks for a token wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN set here too"
+            raise JobError(
+                f"Ray cannot be used at {address or 'this machine'}: {error}{hint if address else ''}"
+            ) from error
         return cls(owned=True)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
