@@ -179,5 +179,5 @@ def test_a_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert "aljava/py.typed" in names
     assert all(name.startswith(("aljava/", "aljava-")) for name in names)
     assert {Path(name).suffix for name in names if name.startswith("aljava/")} == {".py", ".typed"}
-    # Source text with its documentation, four hundred kilobytes of it: this bound is for what slips in besides.
-    assert wheel.stat().st_size < 450_000
+    # Source text with its documentation, 460 kB of it: this bound is for what slips in besides.
+    assert wheel.stat().st_size < 500_000

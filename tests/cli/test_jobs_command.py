@@ -76,4 +76,4 @@ def test_wrong_usage(folder: Path) -> None:
     assert "would be a source as well" in run(folder, "convert", "in", "in/out", status=2)
     assert "'cloud'" in run(folder, "convert", "in", "out", "--on", "cloud", status=2)
     assert "no scheduler answers" in run(folder, "convert", "in", "out", "--on", "dask://127.0.0.1:1", status=1)
-    assert "no files" in run(folder, "verify", "out*", status=1)
+    assert "out* names no file" in run(folder, "verify", "out*", status=1)

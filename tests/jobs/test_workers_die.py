@@ -125,6 +125,8 @@ def test_on_dask(kind, sources: Path, tmp_path: Path, dask) -> None:
 
 @pytest.mark.ray
 def test_on_ray(kind, sources: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+
     def workers() -> list[int]:
         found = []
         for process in psutil.Process().children(recursive=True):

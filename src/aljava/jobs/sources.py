@@ -165,11 +165,18 @@ def listed(
         text = os.fsdecode(os.fspath(address))
         scheme = SCHEME.match(text)
         if filesystem is None and scheme and scheme[1].lower() in WHOLE:
-            yield Source(Root(""), text)
+            found: Iterator[Source] = iter([Source(Root(""), text)])
         elif filesystem is None and (scheme is None or scheme[1].lower() == "file"):
-            yield from _local(local_path(text) if scheme else text)
+            found = _local(local_path(text) if scheme else text)
         else:
-            yield from _remote(text, filesystem, storage_options if scheme else None)
+            found = _remote(text, filesystem, storage_options if scheme else None)
+        first = next(found, None)
+        if first is None:
+            raise NotFound(
+                f"{shown_and_secrets(text)[0]} names no file: the folder is empty, or the pattern matches nothing"
+            )
+        yield first
+        yield from found
         return
     if not isinstance(address, Iterable) or isinstance(address, bytes | bytearray | memoryview):
         raise InvalidOption(f"a job takes addresses of files, not a {type(address).__qualname__}")
@@ -275,7 +282,9 @@ def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | Non
         with whole.explained("read"):
             info = system.get_file_info(path)
         if info.type == pyarrow.fs.FileType.Directory:
-            yield from _found_below(Root(text, filesystem, storage_options), system, path, shown)
+            for source in _below(Root(text, filesystem, storage_options), system, path):
+                if all(map(is_data, source.name.split("/"))):
+                    yield source
             return
         if info.type == pyarrow.fs.FileType.NotFound:
             raise NotFound(f"{shown} does not exist")
@@ -290,16 +299,6 @@ def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | Non
     for source in _below(root, system, below):
         if wanted.fullmatch(f"{below}/{source.name}") and is_meant(source.name, path):
             yield source
-
-
-def _found_below(root: Root, system: Any, path: str, shown: str) -> Iterator[Source]:
-    any_ = False
-    for source in _below(root, system, path):
-        if all(map(is_data, source.name.split("/"))):
-            any_ = True
-            yield source
-    if not any_:
-        raise NotFound(f"the folder {shown} holds no files")
 
 
 def _below(root: Root, system: Any, path: str) -> Iterator[Source]:

@@ -69,6 +69,19 @@ class LocalFile(Place):
             lock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
+    def stream(self) -> pa.NativeFile:
+        """The file for readers of pyarrow's that read ahead in threads of their own, which may outlive the interpreter.
+
+        The map of `source` is an object of Python's. A thread that lets go of it when Python has ended waits for a lock
+        that it never gets, and takes the process down with it.
+
+        Raises:
+            NotFound, AccessDenied, InvalidData, TransferError: as `source`.
+        """
+        with self.explained("read"):
+            os.close(self._open_locked())
+            return pa.memory_map(os.fsencode(self.path))
+
     def fetch(self) -> bytes:
         """All of its bytes, copied: of a small file this takes a fraction of the time of mapping it.
 
