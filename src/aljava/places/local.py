@@ -80,7 +80,8 @@ class LocalFile(Place):
         """
         with self.explained("read"):
             os.close(self._open_locked())
-            return pa.memory_map(os.fsencode(self.path))
+            with pa.memory_map(os.fsencode(self.path)) as file:
+                return pa.BufferReader(file.read_buffer())  # which holds no descriptor
 
     def fetch(self) -> bytes:
         """All of its bytes, copied: of a small file this takes a fraction of the time of mapping it.
