@@ -35,7 +35,6 @@ import pyarrow.compute as pc
 
 from aljava.errors import InvalidData, InvalidOption, SchemaMismatch, UnsupportedType
 from aljava.places.fileobject import FileObject
-from aljava.places.local import LocalFile
 from aljava.places.place import Place
 
 #: What a format may be called, where a name does not end in it.
@@ -187,10 +186,8 @@ def _csv_options(kind: Kind, **more: Any) -> Any:
 
 
 def _source(place: Place, kind: Kind) -> Any:
-    if isinstance(place, FileObject):  # which may be a pipe: it is read as it comes
-        source = pa.PythonFile(place.file, "r")
-    else:
-        source = place.stream() if isinstance(place, LocalFile) else place.source()
+    # An open file may be a pipe: it is read as it comes.
+    source = pa.PythonFile(place.file, "r") if isinstance(place, FileObject) else place.source()
     return source if kind.codec is None else pa.CompressedInputStream(source, kind.codec)
 
 

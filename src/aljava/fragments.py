@@ -39,7 +39,6 @@ from aljava.ipc.metadata import (
 from aljava.ipc.projection import Projection, compacted
 from aljava.ipc.reader import check_compressed
 from aljava.ipc.zones import Zones
-from aljava.places.local import LocalFile
 from aljava.places.place import Place
 from aljava.places.ranged import RangedSource
 
@@ -680,8 +679,7 @@ class ParquetFile(Fragment):
         from pyarrow import parquet
 
         self._lock = threading.Lock()
-        source = self.place.stream() if isinstance(self.place, LocalFile) else self._source
-        self._file = parquet.ParquetFile(source)
+        self._file = parquet.ParquetFile(self._source)
         return self._file.schema_arrow
 
     @property

@@ -69,20 +69,6 @@ class LocalFile(Place):
             lock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
-    def stream(self) -> pa.NativeFile:
-        """The file for readers of pyarrow's that read ahead in threads of their own, which may outlive the interpreter.
-
-        The map of `source` is an object of Python's. A thread that lets go of it when Python has ended waits for a lock
-        that it never gets, and takes the process down with it.
-
-        Raises:
-            NotFound, AccessDenied, InvalidData, TransferError: as `source`.
-        """
-        with self.explained("read"):
-            os.close(self._open_locked())
-            with pa.memory_map(os.fsencode(self.path)) as file:
-                return pa.BufferReader(file.read_buffer())  # which holds no descriptor
-
     def fetch(self) -> bytes:
         """All of its bytes, copied: of a small file this takes a fraction of the time of mapping it.
 
@@ -257,15 +243,18 @@ class LocalFile(Place):
 def mapped(descriptor: int) -> pa.NativeFile:
     """All of an open file, whose lock nobody else holds exclusively, as a memory map.
 
-    Not through pyarrow, whose maps each hold a descriptor open: a folder can have thousands of files. The footer of an
-    Arrow file is a copy: pyarrow reads it again and again, and an append writes over it.
+    The footer of an Arrow file is a copy: pyarrow reads it again and again, and an append writes over it. Other files
+    are mapped by pyarrow. Its readers of them read ahead in threads of their own, which may outlive the interpreter,
+    and one that lets go of an object of Python's then (as a map of ours is) takes the process down with it.
     """
     size = os.fstat(descriptor).st_size
-    mapping = Mapping(descriptor, size)
     end = max(0, size - 10)
     tail = os.pread(descriptor, 10, end)
-    if tail[4:] == MAGIC:
-        mapping.detach(descriptor, max(0, end - int.from_bytes(tail[:4], "little")), size)
+    if tail[4:] != MAGIC:
+        with pa.memory_map(f"/dev/fd/{descriptor}") as file:
+            return pa.BufferReader(file.read_buffer())  # which holds no descriptor: a folder can have many files
+    mapping = Mapping(descriptor, size)
+    mapping.detach(descriptor, max(0, end - int.from_bytes(tail[:4], "little")), size)
     return pa.BufferReader(mapping.buffer())
 
 
