@@ -188,9 +188,9 @@ def append(data: Any, target: Any, **options: Any) -> Written:
         >>> read(address).to_pydict()
         {'day': [1, 2], 'price': [10.0, 20.0]}
     """
-    if options.get("mode", "append") != "append":
-        raise InvalidOption(f"mode={options['mode']!r}: append appends; use write(…, mode={options['mode']!r})")
-    options.pop("mode", None)
+    mode = options.pop("mode", "append")
+    if mode != "append":
+        raise InvalidOption(f"mode={mode!r}: append appends; use write(…, mode={mode!r})")
     return write(data, target, mode="append", **options)
 
 

@@ -126,11 +126,13 @@ class UnsupportedPlatform(AljavaError, NotImplementedError):
     """This operating system cannot do what was asked."""
 
 
-def require(package: str) -> Any:
-    """An optional package, imported.
+def require(module: str, extra: str | None = None, name: str | None = None) -> Any:
+    """A module of an optional package, imported.
 
     Args:
-        package: its name, which is also that of the extra that brings it.
+        module: its name.
+        extra: the extra that brings the package; by default called as the module is.
+        name: of the package, for people; by default the module's.
 
     Raises:
         MissingDependency: it is not installed.
@@ -140,8 +142,8 @@ def require(package: str) -> Any:
         'pandas'
     """
     try:
-        return import_module(package)
+        return import_module(module)
     except ImportError as error:
         raise MissingDependency(
-            f"this needs {package}, which is not installed: pip install 'aljava[{package}]'"
+            f"this needs {name or module}, which is not installed: pip install 'aljava[{extra or module}]'"
         ) from error

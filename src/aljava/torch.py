@@ -19,15 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 import aljava
-from aljava.engines.portions import require
-from aljava.errors import InvalidData, InvalidOption, QueryError
+from aljava.errors import InvalidData, InvalidOption, QueryError, require
 from aljava.fragments import IpcFile, Task, Wanted
 from aljava.listing import Part
 from aljava.places.fileobject import FileObject
 from aljava.received import ReceivedDataset
 from aljava.scanning import Selection, ahead
 
-require("PyTorch", "torch", "torch")
+require("torch", name="PyTorch")
 
 import torch  # noqa: E402
 import torch.distributed  # noqa: E402

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aljava import charts
 from aljava.comparison.result import GOAL_WORDS, GOALS, ColumnMeasured, Comparison, Measured
-from aljava.errors import MissingDependency
+from aljava.errors import require
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -295,11 +295,7 @@ def _grid() -> "Table":
 
 def figure(comparison: Comparison) -> Any:
     """Size against time, as a matplotlib `Figure`."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("this needs matplotlib, which is not installed: pip install 'aljava[plot]'") from error
-    made = Figure(figsize=(7, 4.5), layout="constrained")
+    made = require("matplotlib.figure", "plot", "matplotlib").Figure(figsize=(7, 4.5), layout="constrained")
     axes = made.subplots()
     for point in _points(comparison):
         colour = "#0f766e" if point.chosen else "#4b6076"

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aljava.engines.portions import Plan, Portion, Reader, plan, require
-from aljava.errors import QueryError
+from aljava.engines.portions import Plan, Portion, Reader, plan
+from aljava.errors import QueryError, require
 
 if TYPE_CHECKING:
     from aljava.dataset import Dataset
@@ -21,8 +21,7 @@ def to_dask(
     dataset: "Dataset", columns: Sequence[str] | None, filter: Any, index: str | None, partition_bytes: int | None
 ) -> Any:
     """See `aljava.Dataset.to_dask`."""
-    require("Dask", "dask.dataframe", "cluster")
-    import dask.dataframe as dd
+    dd = require("dask.dataframe", "cluster", "Dask")
     from dask.dataframe.utils import clear_known_categories
 
     names = list(dataset.schema.names if columns is None else columns)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from aljava.errors import InvalidData, InvalidOption, MissingDependency, NotFound
+from aljava.errors import InvalidData, InvalidOption, NotFound
 from aljava.fragments import TASK_BYTES, Fragment, Task, Wanted, width
 from aljava.kept import KeptFiles
 from aljava.listing import Part
@@ -189,20 +189,6 @@ def plan(dataset: Any, columns: Any = None, filter: Any = None, portion_bytes: i
     if pieces:
         portions.append(Portion(tuple(pieces), int(rows), int(nbytes)))
     return Plan(tuple(portions), Reader(dataset, filter))
-
-
-def require(package: str, module: str, extra: str) -> None:
-    """Imports an optional package, or says how to get it.
-
-    Raises:
-        MissingDependency: it is not installed.
-    """
-    try:
-        __import__(module)
-    except ImportError as error:
-        raise MissingDependency(
-            f"this needs {package}, which is not installed: pip install 'aljava[{extra}]'"
-        ) from error
 
 
 @functools.cache

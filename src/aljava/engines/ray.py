@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from aljava.engines.portions import Plan, Portion, Reader, plan, require
+from aljava.engines.portions import Plan, Portion, Reader, plan
+from aljava.errors import require
 from aljava.scanning import Selection
 
-require("Ray", "ray.data", "cluster")
+require("ray.data", "cluster", "Ray")
 
 import ray.data  # noqa: E402
 from ray.data.block import BlockMetadata  # noqa: E402

@@ -9,6 +9,7 @@ import pyarrow as pa
 from xxhash import xxh3_64
 
 from aljava.foreign import ENDS
+from aljava.ipc.zones import Zones
 from aljava.jobs.sources import Root, Source, stem
 from aljava.jobs.tasks import Done, Job, Task
 from aljava.places.memory import MemoryBuffer
@@ -141,12 +142,12 @@ def stats_one(task: Task) -> Done:
         "batches": fragment.num_batches,
         "schema": {field.name: str(field.type) for field in fragment.schema},
         "zones": 0 if fragment.zones is None else len(fragment.zones),
-        "columns": {} if fragment.zones is None else _extremes(fragment.zones.table),
+        "columns": {} if fragment.zones is None else _extremes(fragment.zones),
     }
     return Done(fragment.num_rows, fragment.nbytes, details=json.dumps(said, ensure_ascii=False))
 
 
-def _extremes(zones: pa.Table) -> dict[str, dict[str, Any]]:
+def _extremes(zones: Zones) -> dict[str, dict[str, Any]]:
     """The least and the greatest value and the nulls of each column, over all zones; what one zone does not know of
     is left out, since it could lie beyond what the others know.
     """
@@ -154,24 +155,24 @@ def _extremes(zones: pa.Table) -> dict[str, dict[str, Any]]:
 
     from aljava.foreign import plain_values
 
-    if "columns" not in zones.column_names:
-        return {}
-    columns, rows = zones["columns"].combine_chunks(), zones["rows"]
+    rows = zones.table["rows"].combine_chunks()
     found: dict[str, dict[str, Any]] = {}
-    for field in columns.type if isinstance(columns, pa.StructArray) else ():
-        column = pc.struct_field(columns, [field.name])
+    for field in zones.table.schema.field("columns").type:
+        column = zones.bounds(field.name)
+        if column is None:
+            continue
         said: dict[str, Any] = {}
-        nulls = pc.struct_field(column, ["nulls"])
+        nulls = column.field("nulls")
         # A zone of nulls alone has no bounds, and nothing that could lie beyond those of the others.
         valued = pc.fill_null(pc.not_equal(nulls, rows), True)
-        for name, aggregate in (("min", "min"), ("max", "max")):
+        for name in ("min", "max"):
             if name not in column.type.names:
                 continue
-            values = pc.filter(pc.struct_field(column, [name]), valued)
+            values = column.field(name).filter(valued)
             if values.null_count:
                 continue
             try:
-                value = getattr(pc, aggregate)(values)
+                value = getattr(pc, name)(values)
             except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # a type without an order in pyarrow
                 continue
             said[name] = plain_values(pa.array([value.as_py()], value.type))[0]

@@ -34,9 +34,9 @@ from aljava.places.ranged import RangedFile, RangedSource
 IN_MEMORY = 64 << 20
 CHUNK = 16 << 20
 
-# What may stand in the path and the query of a URI; percent signs are the user's own encoding.
 #: How long Google's client tries again where its server cannot be reached: of itself a quarter of an hour.
 PATIENCE_SECONDS = 20
+# What may stand in the path and the query of a URI; percent signs are the user's own encoding.
 _LEGAL = "%/:?@!$&'()*+,;=~"
 
 FileSystem = pyarrow.fs.FileSystem

@@ -52,10 +52,10 @@ class Lender:
         try:
             # In pages of 4 KiB that is what `_UNDER_WAY` takes.
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, _UNDER_WAY)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNDER_WAY)
         except OSError:
             self.close()
             raise
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNDER_WAY)
 
     def takes(self, parts: Sequence[Any], size: int) -> bool:
         """Whether a message of these parts, `size` bytes in all, is better lent than copied."""
