@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import islice, pairwise
+from functools import cached_property, partial
+from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,8 @@ REMOTE_TASK_BYTES = 16 << 20
 TASK_BATCHES = 4096
 #: From so many batches on it pays to look at the metadata of all of them at once.
 MANY_BATCHES = 32
+#: Bytes of a batch from which on threads pay that decode its columns side by side.
+THREADED_BYTES = 1 << 20
 #: Columns up to which a raw batch is read whole: to point at a column takes 1 µs, to plan how to leave it out 20.
 FEW_COLUMNS = 64
 #: Arrays, of all columns and batches, up to which a table that only points at memory is remembered.
@@ -412,18 +414,27 @@ class IpcFile(Fragment):
         return settled, self._tasks(self._kept(verdict.kept & ~verdict.sure, verdict.sure), columns)
 
     def _tasks(self, every: Iterable[Wanted], columns: Sequence[str] | None) -> Iterator[Task]:
+        groups = self._grouped(every, self._sizes_of(columns))
+        first, second = next(groups, None), next(groups, None)
+        if first is not None:
+            # Side by side are the tasks; only where there is but one, the columns of its batches.
+            yield self._task(*first, columns, use_threads=second is None and first[1] >= THREADED_BYTES * len(first[0]))
+        for held, nbytes in chain([] if second is None else [second], groups):
+            yield self._task(held, nbytes, columns)
+
+    def _grouped(self, every: Iterable[Wanted], sizes: npt.NDArray[np.int64]) -> Iterator[tuple[list[Wanted], int]]:
+        """What one task reads, and how many bytes that is."""
         least = REMOTE_TASK_BYTES if self.place.remote else TASK_BYTES
-        sizes = self._sizes_of(columns)
         held: list[Wanted] = []
         nbytes = 0
         for wanted in every:
             held.append(wanted)
             nbytes += int(sizes[wanted.number])
             if nbytes >= least or len(held) >= TASK_BATCHES:
-                yield self._task(held, nbytes, columns)
+                yield held, nbytes
                 held, nbytes = [], 0
         if held:
-            yield self._task(held, nbytes, columns)
+            yield held, nbytes
 
     def tasks_with(self, rows: npt.NDArray[np.int64], columns: Sequence[str] | None) -> Iterator[tuple[int, Task]]:
         edges = np.concatenate([[0], np.cumsum(self._row_counts)])
@@ -503,15 +514,20 @@ class IpcFile(Fragment):
     def task(self, wanted: Sequence[Wanted], columns: Sequence[str] | None) -> Task:
         return self._task(wanted, int(self._sizes[[part.number for part in wanted]].sum()), columns)
 
-    def _task(self, wanted: Sequence[Wanted], nbytes: int, columns: Sequence[str] | None) -> Task:
+    def _task(
+        self, wanted: Sequence[Wanted], nbytes: int, columns: Sequence[str] | None, *, use_threads: bool = False
+    ) -> Task:
         free = self.is_raw(wanted[0].number)
         sure = tuple(one for part in wanted for one in part.sure)
-        return Task(lambda: self._read(wanted, columns), nbytes, free, sure if any(sure) else ())
+        return Task(lambda: self._read(wanted, columns, use_threads), nbytes, free, sure if any(sure) else ())
 
-    def _read(self, wanted: Sequence[Wanted], columns: Sequence[str] | None) -> list[pa.RecordBatch]:
+    def _read(self, wanted: Sequence[Wanted], columns: Sequence[str] | None, use_threads: bool) -> list[pa.RecordBatch]:
         with explained(self.address):
             numbers = [part.number for part in wanted]
-            batches = self._whole(numbers) if self._reads_whole(columns, numbers) else self._projected(numbers, columns)
+            if self._reads_whole(columns, numbers):
+                batches = self._whole(numbers, use_threads)
+            else:
+                batches = self._projected(numbers, columns, use_threads)
             found: list[pa.RecordBatch] = []
             for batch, (number, spans, _) in zip(batches, wanted, strict=True):
                 taken = batch if columns is None else batch.select(columns)
@@ -526,7 +542,7 @@ class IpcFile(Fragment):
     def batches(self, numbers: Sequence[int]) -> list[pa.RecordBatch]:
         """Record batches by their numbers."""
         with explained(self.address):
-            return list(self._whole(list(numbers)))
+            return list(self._whole(list(numbers), True))
 
     def dictionaries(self) -> list[tuple[Block, MessageHeader]]:
         """Where the dictionaries stand, in the order of the file, and what their metadata says."""
@@ -553,18 +569,22 @@ class IpcFile(Fragment):
             return True
         return len(self.schema) <= FEW_COLUMNS and all(map(self.is_raw, numbers))
 
-    def _whole(self, numbers: list[int]) -> Iterator[pa.RecordBatch]:
+    def _whole(self, numbers: list[int], use_threads: bool) -> Iterator[pa.RecordBatch]:
+        # With and without threads are two readers, each of which would hold the dictionaries.
+        get = partial(self._reader.get_batch, use_threads=use_threads or bool(self.footer.dictionaries))
         for number in numbers:
             if self._primed:
-                yield self._reader.get_batch(number)
+                yield get(number)
                 continue
             with self._lock:
                 # The first one loads the dictionaries, and only one thread may.
-                batch = self._reader.get_batch(number)
+                batch = get(number)
                 self._primed = True
             yield batch
 
-    def _projected(self, numbers: list[int], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    def _projected(
+        self, numbers: list[int], columns: Sequence[str] | None, use_threads: bool
+    ) -> Iterator[pa.RecordBatch]:
         projection = self._projection(columns)
         dictionaries = sorted(self.footer.dictionaries)
         blocks = [*dictionaries, *(self.footer.batches[number] for number in numbers)]
@@ -572,7 +592,7 @@ class IpcFile(Fragment):
         for block, header in zip(blocks, self._headers(blocks), strict=True):
             if header.dictionary_id is None or projection.has_dictionary(header.dictionary_id):
                 messages.append((block, projection.cut(header)))
-        return projection.read(self._bodies(messages), self._untrusted)
+        return projection.read(self._bodies(messages), untrusted=self._untrusted, use_threads=use_threads)
 
     def _projection(self, columns: Sequence[str] | None) -> Projection:
         key = tuple(self.schema.names if columns is None else columns)

@@ -41,7 +41,10 @@ class Projection:
 
     def __init__(self, schema: Any, header: SchemaHeader | None, columns: Sequence[int]) -> None:
         self.schema = pa.schema([schema.field(number) for number in columns], schema.metadata)
-        counts = np.array([_counts(type) for type in schema.types], np.int64).reshape(-1, 3)
+        types = schema.types
+        counts = _SIMPLE_COUNTS[np.array([type.id for type in types], np.int64)]
+        for number in np.flatnonzero(counts[:, 0] == 0).tolist():
+            counts[number] = _counts(types[number])
         starts = np.vstack([np.zeros((1, 3), np.int64), np.cumsum(counts, axis=0)])
         self._totals = starts[-1].tolist()
         #: For each column the first and last + 1 of its arrays, its buffers, its arrays of views.
@@ -95,18 +98,21 @@ class Projection:
         )
         return header._replace(batch=cut)
 
-    def read(self, messages: Iterable[tuple[MessageHeader, Any]], untrusted: bool = False) -> Iterator[Any]:
+    def read(
+        self, messages: Iterable[tuple[MessageHeader, Any]], *, untrusted: bool = False, use_threads: bool = True
+    ) -> Iterator[Any]:
         """The record batches, from their metadata and bodies; dictionary batches come before.
 
         Args:
             messages: what `cut` gave, and the body that it describes.
             untrusted: whether every value is checked.
+            use_threads: whether the columns of a compressed batch are decoded side by side.
 
         Raises:
             InvalidData: a batch is damaged.
         """
         file = pa.PythonFile(_Pieces(self._pieces(messages)), "r")
-        for batch in pa.ipc.open_stream(file):
+        for batch in pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(use_threads=use_threads)):
             batch.validate(full=untrusted)
             yield batch
 
@@ -179,10 +185,14 @@ class _Pieces:
         """Nothing is held open."""
 
 
+#: What `_counts` says of the types that are known by their numbers alone, zeros for all others.
+_SIMPLE_COUNTS = np.zeros((256, 3), np.int64)
+for _id, (_kind, _) in SIMPLE.items():
+    _SIMPLE_COUNTS[_id] = 1, 3 if _kind == Kind.DATA else 2, 0
+
+
 def _counts(type: Any) -> tuple[int, int, int]:
     """How many arrays, buffers (without the data buffers of views) and arrays of views a column has."""
-    if (simple := SIMPLE.get(type.id)) is not None:  # 0.3 µs in place of 30, 10,000 times over
-        return 1, 3 if simple[0] == Kind.DATA else 2, 0
     plan = Plan([type])
     return _arrays(type), len(plan.kind), len(plan.views)
 
