@@ -110,6 +110,8 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             parquet_bytes(),
             {"1 process": 1.7},
             emptied,
+            why="One process decodes and compresses on both cores already: 200 files take 16.4 s of processor, that is "
+            "8.2 s on two cores at best, and what two processes take.",
         )
 
     def engine(text: str, least: float) -> Scenario:
@@ -120,6 +122,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             parquet_bytes(),
             {"our pool": least},
             emptied,
+            why=f"{text.title()} takes milliseconds more for a task, and its scheduler has the workers' cores.",
         )
 
     def a_task() -> Scenario:
@@ -134,6 +137,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         return Scenario(
             f"{many:,} tasks that do nothing",
             {"aljava on processes": run("processes"), "threads": run("threads"), "Dask": run("dask")},
+            why="A task for another process is pickled and sent; a thread takes it as it is.",
         )
 
     def compact() -> Scenario:
