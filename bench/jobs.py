@@ -92,9 +92,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
     def emptied() -> None:
         shutil.rmtree(out, ignore_errors=True)
 
-    def converted(text: str, workers: int) -> Callable[[], Any]:
-        executor = started(text, workers)
-
+    def converted(executor: Executor) -> Callable[[], Any]:
         def run() -> None:
             assert jobs.convert(parquet(), out, executor=executor).done == count
 
@@ -103,12 +101,22 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
     def parquet_bytes() -> int:
         return sum(entry.stat().st_size for entry in os.scandir(parquet()))
 
+    def on_one_core() -> Callable[[], Any]:
+        executor = jobs.executor_for("processes", 1)
+        atexit.register(executor.shutdown)
+        executor.submit(os.sched_setaffinity, 0, {0}).result()
+        return converted(executor)
+
     def processes() -> Scenario:
         return Scenario(
             f"{count} Parquet files of {parquet_bytes() / count / 1e6:.0f} MB to IPC, two processes",
-            {"aljava, 2 processes": converted("processes", 2), "1 process": converted("processes", 1)},
+            {
+                "aljava, 2 processes": converted(started("processes", 2)),
+                "1 process": converted(started("processes", 1)),
+                "1 process on one core": on_one_core(),
+            },
             parquet_bytes(),
-            {"1 process": 1.7},
+            {"1 process": 1.7, "1 process on one core": 1.7},
             emptied,
             why="One process decodes and compresses on both cores already: 200 files take 16.4 s of processor, that is "
             "8.2 s on two cores at best, and what two processes take.",
@@ -118,7 +126,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
         # The pool's time / the engine's: what Dask and Ray have to reach is seen from them.
         return Scenario(
             f"the same on {text.title()}, two workers",
-            {f"aljava on {text}": converted(text, 2), "our pool": converted("processes", 2)},
+            {f"aljava on {text}": converted(started(text, 2)), "our pool": converted(started("processes", 2))},
             parquet_bytes(),
             {"our pool": least},
             emptied,
