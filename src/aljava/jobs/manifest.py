@@ -13,18 +13,20 @@ seldom that this takes a small part of the time.
 
 import fcntl
 import json
+import mmap
 import os
 import shutil
 import tempfile
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 from aljava import ipc
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 #: Seconds for which entries are gathered, and how many.
 GATHER_SECONDS, GATHER_ENTRIES = 0.2, 1000
 #: Rows that are looked at together, and rows of a record batch of the finished file.
-PIECE, BATCH = 4096, 1 << 16
+PIECE, BATCH = 4096, 1 << 14
 #: Seconds between two uploads, at least; and how many times longer than the last upload took.
 UPLOAD_SECONDS, UPLOAD_SHARE = 10.0, 20.0
 _KEY = b"aljava.job"
@@ -63,8 +65,7 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What became of one source."""
 
     #: Its address, as it may be shown.
@@ -132,7 +133,7 @@ class Manifest:
         """Writes what was gathered."""
         self._gathered = time.monotonic()
         if self._pending:
-            columns = zip(*map(astuple, self._pending), strict=True)
+            columns = zip(*self._pending, strict=True)
             arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
             self._append(pa.record_batch(arrays, schema=self._schema).serialize())
             self._pending = []
@@ -168,14 +169,21 @@ class Manifest:
         return read(self._kept if self.place is None else self.place)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All entries, the older ones first."""
+        """All entries, the older ones first, some thousand at a time. One such walk at a time.
+
+        Raises:
+            InvalidData: they are damaged.
+        """
         self.flush()
-        yield from _batches(self._descriptor)
+        # Read and not mapped: what was read of a million entries would stay in memory.
+        with _reading(self._descriptor) as file, self._told_if_damaged():
+            for batch in pa.ipc.open_stream(file):
+                batch.validate(full=True)
+                yield from (batch.slice(at, PIECE) for at in range(0, batch.num_rows, PIECE))
 
     def latest(self) -> Iterator[pa.RecordBatch]:
-        """The last entry of each source."""
-        kept = _last_of_each(np.concatenate([_keys(batch) for batch in self.batches()] or [np.array([], np.uint64)]))
-        at = 0
+        """The last entry of each source. Takes some 30 bytes for each."""
+        kept, at = _last_of_each(_gathered(map(_keys, self.batches()))), 0
         for batch in self.batches():
             yield batch.filter(pa.array(kept[at : at + batch.num_rows]))
             at += batch.num_rows
@@ -191,30 +199,23 @@ class Manifest:
         Args:
             target: the folder of the outputs: what is gone from there has to be made again.
         """
-        prints, keys, outputs = [], [], []
-        for batch in self.batches():
-            keys.append(_keys(batch))
-            columns = [batch[name].to_pylist() for name in ("source", "size", "status", "output", "bytes")]
-            modified = batch["modified"].cast(pa.int64()).to_pylist()
-            marks = [
-                fingerprint(source, size, changed or 0, output) if status == "done" else 0
-                for source, size, status, output, _, changed in zip(*columns, modified, strict=True)
-            ]
-            prints.append(np.array(marks, np.uint64))
-            outputs.append(
-                np.array([_output(*pair) if pair[0] else 0 for pair in zip(*columns[3:], strict=True)], np.uint64)
-            )
-        if not prints:
-            return Done(np.array([], np.uint64))
-        kept = _last_of_each(np.concatenate(keys))
-        known, made = np.concatenate(prints)[kept], np.concatenate(outputs)[kept]
-        if target is not None:
+        prints, made = array("Q"), array("Q")
+        for batch in self.latest():
+            entries = batch.filter(pc.equal(batch["status"], "done"))
+            columns = [entries[name].to_pylist() for name in ("source", "size", "output", "bytes")]
+            modified = entries["modified"].cast(pa.int64()).to_pylist()
+            for source, size, output, made_bytes, changed in zip(*columns, modified, strict=True):
+                prints.append(fingerprint(source, size, changed or 0, output))
+                made.append(_output(output, made_bytes) if output else 0)
+        known = np.frombuffer(prints, np.uint64)
+        if target is not None and len(known):
+            outputs = np.frombuffer(made, np.uint64)
             try:
-                there = np.array([_output(found.name, found.size) for found in target.files()], np.uint64)
+                there = _gathered([_output(found.name, found.size)] for found in target.files())
             except NotFound:
                 there = np.array([], np.uint64)
-            known = known[(made == 0) | np.isin(made, there)]
-        return Done(np.sort(known[known != 0]))
+            known = known[(outputs == 0) | np.isin(outputs, there)]
+        return Done(np.sort(known))
 
     def _begin(self) -> int:
         if isinstance(self.place, LocalFile):
@@ -257,40 +258,40 @@ class Manifest:
         if not size:
             WholeWrites(descriptor).write(self._schema.serialize())
             return
-        address = self.address
-        buffer = pa.py_buffer(_mapped(descriptor))
-        if bytes(buffer[:6]) == MAGIC:
-            try:
-                with pa.ipc.open_file(buffer) as reader:
-                    self._must_be_ours(reader.schema)
-                    old = [reader.get_batch(number).serialize() for number in range(reader.num_record_batches)]
-            except pa.ArrowInvalid as error:
-                raise InvalidData(f"the manifest {address} is damaged ({error}): {_ANEW}") from error
-            self._rewrite(descriptor, [self._schema.serialize(), *old])
+        begins = os.pread(descriptor, 6, 0)
+        if begins == MAGIC:
+            self._rewrite(descriptor, self._as_stream(descriptor))
             return
-        messages = Messages(buffer)
-        kinds = [found.header.kind for found in messages]
-        if not kinds or kinds[0] != "schema":
-            begun = bytes(buffer[:4]) == CONTINUATION[: len(buffer)] and size < self._schema.serialize().size
-            if not begun:
-                raise JobError(f"{address} is no manifest of a job: {_ANEW}")
-            # Killed within its first write.
-            self._rewrite(descriptor, [self._schema.serialize()])
+        mapped = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+        messages = Messages(mapped)
+        first = next(iter(messages), None)
+        if first is not None and first.header.kind == "schema":
+            self._must_be_ours(pa.ipc.read_schema(pa.py_buffer(mapped[: first.end])))
+            for _ in messages:
+                mapped.madvise(mmap.MADV_DONTNEED)  # seen: no longer memory of this process
+            os.ftruncate(descriptor, messages.end)
             return
-        self._must_be_ours(pa.ipc.open_stream(buffer).schema)
-        os.ftruncate(descriptor, messages.end)
+        if begins[:4] != CONTINUATION[: len(begins)] or size >= self._schema.serialize().size:
+            raise JobError(f"{self.address} is no manifest of a job: {_ANEW}")
+        # Killed within its first write.
+        self._rewrite(descriptor, [self._schema.serialize()])
 
-    def _rewrite(self, descriptor: int, pieces: list[Any]) -> None:
+    def _as_stream(self, descriptor: int) -> Iterator[Any]:
+        with _reading(descriptor) as file, self._told_if_damaged(), pa.ipc.open_file(file) as reader:
+            self._must_be_ours(reader.schema)
+            yield self._schema.serialize()
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number).serialize()
+
+    def _rewrite(self, descriptor: int, pieces: Iterable[Any]) -> None:
         """A finished file becomes a stream again. What is killed here leaves the file: the stream takes its place."""
         if not isinstance(self.place, LocalFile):
-            os.ftruncate(descriptor, 0)
-            sink = WholeWrites(descriptor)
-            for piece in pieces:
-                sink.write(piece)
+            with tempfile.TemporaryFile() as file:
+                _write_all(WholeWrites(file.fileno()), pieces)
+                os.dup2(file.fileno(), descriptor, inheritable=False)
             return
         with self.place.sink() as sink:
-            for piece in pieces:
-                sink.write(piece)
+            _write_all(sink, pieces)
         new = os.open(self.place.path, os.O_RDWR | os.O_CLOEXEC)
         lock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.dup2(new, descriptor, inheritable=False)
@@ -312,6 +313,13 @@ class Manifest:
                     f"{self.address} is the manifest of another job: its {name} was {was!r}, and now it is {now!r}. "
                     f"Go on with what it was, or {_ANEW}"
                 )
+
+    @contextmanager
+    def _told_if_damaged(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InvalidData(f"the manifest {self.address} is damaged ({error}): {_ANEW}") from error
 
     def _append(self, data: Any) -> None:
         place = self.place if isinstance(self.place, LocalFile) else LocalFile(tempfile.gettempdir())
@@ -378,26 +386,36 @@ def _output(name: str, size: int) -> int:
     return xxh3_64_intdigest(f"{shown(name)}\0{size}".encode()) or 1
 
 
-def _keys(batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
-    return np.array([xxh3_64_intdigest(source.encode()) for source in batch["source"].to_pylist()], np.uint64)
+def _keys(batch: pa.RecordBatch) -> list[int]:
+    return [xxh3_64_intdigest(source.encode()) for source in batch["source"].to_pylist()]
+
+
+def _gathered(pieces: Iterable[Iterable[int]]) -> npt.NDArray[np.uint64]:
+    """Numbers, 8 bytes each; Python's own take 36."""
+    gathered = array("Q")
+    for piece in pieces:
+        gathered.extend(piece)
+    return np.frombuffer(gathered, np.uint64)
 
 
 def _last_of_each(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    kept = np.zeros(len(keys), bool)
-    kept[len(keys) - 1 - np.unique(keys[::-1], return_index=True)[1]] = True
+    order = keys.argsort(kind="stable")
+    ordered = keys[order]
+    kept = np.ones(len(keys), bool)
+    kept[order[:-1][ordered[:-1] == ordered[1:]]] = False
     return kept
 
 
-def _mapped(descriptor: int) -> Any:
-    import mmap
+@contextmanager
+def _reading(descriptor: int) -> Iterator[Any]:
+    with open(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        yield file
 
-    return mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
 
-
-def _batches(descriptor: int) -> Iterator[pa.RecordBatch]:
-    # In pieces: whoever makes Python's objects of them has few at a time.
-    for batch in pa.ipc.open_stream(pa.py_buffer(_mapped(descriptor))):
-        yield from (batch.slice(at, PIECE) for at in range(0, batch.num_rows, PIECE))
+def _write_all(sink: Any, pieces: Iterable[Any]) -> None:
+    for piece in pieces:
+        sink.write(piece)
 
 
 def _copy(place: Place, descriptor: int) -> None:

@@ -160,7 +160,7 @@ class Seen:
         return "new"
 
     def _allot(self, slots: int) -> None:
-        self._keys, self._marks = array("Q", bytes(8 * slots)), array("I", bytes(4 * slots))
+        self._keys, self._marks = array("Q", [0]) * slots, array("I", [0]) * slots
 
     def _find(self, hashed: int) -> int:
         last = len(self._keys) - 1
