@@ -343,7 +343,8 @@ class Manifest:
 
         reader = pa.RecordBatchReader.from_batches(self._schema, self.latest())
         with ipc.new_file(sink, self._schema, options=ipc.WriteOptions("zstd")) as writer:
-            writer.write_batches(regroup(reader, BATCH))
+            for batch in regroup(reader, BATCH):
+                writer.write_batch(batch)  # one at a time: in little memory
 
 
 _ANEW = "another target, or without that file the job begins anew"
