@@ -239,13 +239,19 @@ def peak_memory() -> Iterator[dict[str, int]]:
     """Measures how much the resident memory of this process grows at most, in bytes (Linux)."""
     grown = {"bytes": 0}
     Path("/proc/self/clear_refs").write_text("5")
-    before = _memory("VmRSS")
+    before = memory_of("VmRSS")
     yield grown
-    grown["bytes"] = max(0, _memory("VmHWM") - before)
+    grown["bytes"] = max(0, memory_of("VmHWM") - before)
 
 
-def _memory(key: str) -> int:
-    with open("/proc/self/status") as status:
+def memory_of(key: str, process: int | str = "self") -> int:
+    """What the kernel says of a process's memory, in bytes (Linux).
+
+    Args:
+        key: "VmRSS" for what is resident, "VmHWM" for the most that was.
+        process: its id.
+    """
+    with open(f"/proc/{process}/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
 
 

@@ -407,11 +407,9 @@ def _last_of_each(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     return kept
 
 
-@contextmanager
-def _reading(descriptor: int) -> Iterator[Any]:
-    with open(os.dup(descriptor), "rb") as file:
-        file.seek(0)
-        yield file
+def _reading(descriptor: int) -> pa.NativeFile:
+    # From its beginning, and read by pyarrow itself: Python's own files wait for the thread that lists.
+    return pa.OSFile(f"/dev/fd/{descriptor}")
 
 
 def _write_all(sink: Any, pieces: Iterable[Any]) -> None:

@@ -7,9 +7,10 @@
 """
 
 import os
+import queue
 import threading
+import time
 from array import array
-from collections import deque
 from collections.abc import Iterable, Iterator
 
 from xxhash import xxh3_64_intdigest
@@ -22,6 +23,9 @@ from aljava.places.local import LocalFile
 BLOCK = 4096
 #: Seconds after which who waits takes what there is.
 PATIENCE = 0.02
+#: Sources after which the thread that lists lets the others go on: the interpreter's lock and ours, let go of and taken
+#: again at once, nobody else gets; a listing of a million files, which calls the system all the time, kept both.
+POLITE = 64
 
 
 class Backlog:
@@ -33,12 +37,12 @@ class Backlog:
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._sources = sources
-        self._blocks: deque[_Block] = deque()
+        #: Blocks of sources; behind the last of them None, or why the listing failed.
+        self._ready: queue.SimpleQueue[_Block | BaseException | None] = queue.SimpleQueue()
         #: The one that is being filled; who waits takes it as it is.
         self._filling: _Block | None = None
-        self._changed = threading.Condition()
-        self._stopped = False
-        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._wanted = self._stopped = False
         #: Files that were listed so far, and their bytes.
         self.files = self.bytes = 0
         #: Whether these are all.
@@ -48,48 +52,54 @@ class Backlog:
 
     def stop(self) -> None:
         """Lets the listing end."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+        self._stopped = True
+        self._ready.put(None)
         self._thread.join(1)
 
     def __iter__(self) -> Iterator[Source]:
         while not self._stopped:
-            with self._changed:
-                self._changed.wait_for(lambda: self._blocks or self.complete or self._stopped, PATIENCE)
-                if self._blocks:
-                    block = self._blocks.popleft()
-                elif self._filling is not None:
-                    block, self._filling = self._filling, None
-                elif self.complete:
-                    if self._error is not None:
-                        raise self._error
-                    return
-                else:
+            try:
+                block = self._ready.get(timeout=PATIENCE)
+            except queue.Empty:
+                self._wanted = True
+                with self._lock:
+                    block, self._filling, self._wanted = self._filling, None, False
+                if block is None:
                     continue
+            if isinstance(block, BaseException):
+                raise block
+            if block is None:
+                return
             yield from block.taken()
 
     def _list(self) -> None:
+        failure: BaseException | None = None
         try:
             for source in self._sources:
                 if self._stopped:
                     return
-                with self._changed:
+                with self._lock:
                     block = self._filling
                     if block is None or block.root != source.root or len(block.sizes) >= BLOCK:
-                        if block is not None:
-                            block.pack()
-                            self._blocks.append(block)
-                            self._changed.notify_all()
+                        self._hand_over()
                         block = self._filling = _Block(source.root)
                     block.add(source)
                 self.files += 1
                 self.bytes += source.size
+                if self.files % POLITE == 0 or self._wanted:
+                    time.sleep(0.0001)
         except BaseException as error:  # noqa: BLE001 - it is raised where the sources are taken
-            self._error = error
-        with self._changed:
-            self.complete = True
-            self._changed.notify_all()
+            failure = error
+        with self._lock:
+            self._hand_over()
+        self.complete = True
+        self._ready.put(failure)
+
+    def _hand_over(self) -> None:
+        if self._filling is not None:
+            self._filling.pack()
+            self._ready.put(self._filling)
+            self._filling = None
 
 
 class _Block:

@@ -197,6 +197,7 @@ class _Running:
                     self._planned = True
                 elif event.problem is not None:
                     self._record(event.task, failed(event.task, event.problem))
+                    self._slots.release()
                 elif event.future is None:
                     self._held.append(event)
                 else:
@@ -218,14 +219,12 @@ class _Running:
             for task, problem in tasks:
                 if self._stopped:
                     return
-                if problem is not None:
-                    self._events.put(_Flight(task, problem=problem))
-                elif known.holds(task):
+                if problem is None and known.holds(task):
                     self._counts.kept += len(task.sources)
                     self._counts.kept_bytes += task.bytes
                 else:
                     self._slots.acquire()
-                    self._events.put(_Flight(task))
+                    self._events.put(_Flight(task, problem=problem))
         except BaseException as error:  # noqa: BLE001 - it is raised by the loop
             self._events.put(error)
         self._events.put(None)

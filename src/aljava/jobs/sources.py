@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,7 +64,7 @@ class Root:
         """Whether it is a folder of this machine."""
         return bool(self.address) and self.filesystem is None and SCHEME.match(self.address) is None
 
-    @property
+    @cached_property
     def shown(self) -> str:
         """The address as it may be shown."""
         return self.address if self.is_local or not self.address else self.remote()[2].rstrip("/")
