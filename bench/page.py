@@ -210,7 +210,7 @@ faster. Contestants take turns within one run, each ratio compares two times of 
 the median of the rounds with the smallest and the largest in brackets. *To reach* is what the project set itself before
 it measured. *Level* is within 5 %. Absolute times belong to this machine; ratios travel better, but measure your own:
 
-- `make bench` runs everything that stands here and writes this page (about twenty-five minutes; `pip install -e
+- `make bench` runs everything that stands here and writes this page (fifty minutes here; `pip install -e
   '.[bench]'` brings the peers). `make bench BENCH=--resume` goes on where it was cut short.
 - `make bench ONLY=store/put-8kB` runs one scenario, `make bench ONLY='files/*'` a room, `make bench BENCH=--list`
   names them; `python -m bench --page` puts what was measured last into this page.
