@@ -1,6 +1,7 @@
 """A client that is killed at any moment, again and again: nothing is lost, nothing is done twice that was kept.
 
-`ALJAVA_KILLS` says how many clients die (8 by default).
+`ALJAVA_KILLS` says how many clients die of each kind of job, and `ALJAVA_KILLS_ON` on which engines: "processes threads
+dask ray" are all.
 """
 
 import os
@@ -36,11 +37,26 @@ def sources(tmp_path_factory) -> Path:
     return folder
 
 
+WAYS = {"convert": {}, "compact": {"size": 1_000_000}}
+
+
 @pytest.fixture(scope="module")
-def reference(sources: Path) -> dict[str, str]:
+def references(sources: Path) -> dict[str, dict[str, str]]:
+    """What jobs make that nobody disturbs."""
     with jobs.executor_for("threads", 2) as executor:
-        jobs.convert(sources, sources.parent / "reference", executor=executor)
-    return digests(sources.parent / "reference")
+        for kind, options in WAYS.items():
+            getattr(jobs, kind)(sources, sources.parent / kind, executor=executor, **options)
+    return {kind: digests(sources.parent / kind) for kind in WAYS}
+
+
+@pytest.fixture
+def reference(references) -> dict[str, str]:
+    return references["convert"]
+
+
+def made(target: Path) -> int:
+    """Files that were made so far."""
+    return sum(path.suffix == ".arrow" for path in target.rglob("*") if not path.name.startswith(("_", ".")))
 
 
 def entries(target: Path) -> list[dict]:
@@ -60,35 +76,48 @@ def entries(target: Path) -> list[dict]:
             return rows
 
 
-@pytest.mark.parametrize("engine", ["processes", "threads"])
-def test_a_killed_client(engine: str, sources: Path, reference: dict[str, str], tmp_path: Path) -> None:
-    kills = int(os.environ.get("ALJAVA_KILLS", "8")) // 2
-    chance = random.Random(7)
-    command = [sys.executable, "-m", "tests.jobs.client", str(sources)]
-    span, killed, rounds = 1.5, 0, 0
+@pytest.mark.parametrize("engine", os.environ.get("ALJAVA_KILLS_ON", "processes threads").split())
+@pytest.mark.parametrize("kind", WAYS)
+def test_a_killed_client(kind: str, engine: str, sources: Path, references, tmp_path: Path) -> None:
+    kills = int(os.environ.get("ALJAVA_KILLS", "2"))
+    chance = random.Random(f"{kind} {engine} {kills}")
+    command = [sys.executable, "-m", "tests.jobs.client", kind, str(sources)]
+    span, killed, rounds, partly = {"dask": 5.0, "ray": 9.0}.get(engine, 1.5), 0, 0, 0
     while killed < kills:
         target = tmp_path / f"out-{rounds}"
         rounds += 1
         known = 0
         while killed < kills:
             client = subprocess.Popen(
-                [*command, str(target), engine], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True
+                [*command, str(target), engine],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=Path(__file__).parents[2],
+                text=True,
             )
             assert client.stdout is not None
             assert client.stdout.readline() == "begins\n"
-            time.sleep(chance.uniform(0, span))
+            # At any moment; mostly when some more outputs are there, and there is something to lose.
+            there, wanted = made(target), chance.choice((0, 1, 1, 2, 3, 5, 8, 13, 21))
+            deadline = time.monotonic() + (60 if wanted else chance.uniform(0, span))
+            while (
+                client.poll() is None and time.monotonic() < deadline and (made(target) < there + wanted or not wanted)
+            ):
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.02))
             workers = psutil.Process(client.pid).children(recursive=True) if client.poll() is None else []
             client.kill()
             said = client.stdout.read()
             client.wait()
             # Workers end with their client.
-            assert not psutil.wait_procs(workers, timeout=30)[1]
+            assert not psutil.wait_procs(workers, timeout=60)[1]
             if client.returncode == 0:
                 assert f"{FILES - known} file" in said
                 break
             killed += 1
             if (target / MANIFEST).exists():
                 rows = entries(target)
+                partly += known < len(rows) < FILES
                 # No entry that was once there is lost, none is there twice, and what it says was made is there.
                 assert len({row["source"] for row in rows}) == len(rows) >= known
                 known = len(rows)
@@ -96,12 +125,13 @@ def test_a_killed_client(engine: str, sources: Path, reference: dict[str, str], 
                     assert row["status"] == "done"
                     assert xxh3_64_hexdigest((target / row["output"]).read_bytes()) == row["checksum"]
         with jobs.executor_for("threads", 2) as executor:
-            last = jobs.convert(sources, target, executor=executor)
+            last = getattr(jobs, kind)(sources, target, executor=executor, **WAYS[kind])
         assert (last.kept + last.done, last.failed) == (FILES, 0)
         assert last.kept >= known
         assert len(last.table) == FILES
-        left = {name: digest for name, digest in digests(target).items() if not name.endswith(".aljava")}
-        assert left == reference
+        # Temporary files of the dead would be among them.
+        assert digests(target) == references[kind]
+    print(f"{kind} on {engine}: {killed} clients killed, {partly} with a part of the work done, {rounds} jobs")
 
 
 @pytest.mark.parametrize("engine", ["processes", "threads"])

@@ -225,6 +225,22 @@ class TestLocal:
             assert len(list(tmp_path.iterdir())) == 2
         assert sorted(os.listdir(tmp_path)) == ["x", "y"]
 
+    def test_a_large_folder_is_not_looked_through_at_each_write(self, tmp_path, monkeypatch) -> None:
+        for number in range(30_000):
+            (tmp_path / f"{number}").touch()
+        scans, scandir = [], os.scandir
+        monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scandir(path))
+        for _ in range(100):
+            with LocalFile(tmp_path / "x").sink() as sink:
+                sink.write(b"1")
+        assert 1 <= len(scans) < 50
+        (tmp_path / ".x.1-abcd.aljava").write_bytes(b"dead")
+        deadline = time.monotonic() + 60
+        while (tmp_path / ".x.1-abcd.aljava").exists() and time.monotonic() < deadline:
+            with LocalFile(tmp_path / "x").sink() as sink:
+                sink.write(b"1")
+        assert not (tmp_path / ".x.1-abcd.aljava").exists()
+
     @pytest.mark.parametrize(
         "name", ["a b", "a\nb", "100%", "a#b?c", "ção", os.fsdecode(b"\xff\xfe"), "x" * 255, "[a]*"]
     )

@@ -215,7 +215,8 @@ class Manifest:
             except NotFound:
                 there = np.array([], np.uint64)
             known = known[(outputs == 0) | np.isin(outputs, there)]
-        return Done(np.sort(known))
+        known.sort()
+        return Done(known)
 
     def _begin(self) -> int:
         if isinstance(self.place, LocalFile):
@@ -400,10 +401,12 @@ def _gathered(pieces: Iterable[Iterable[int]]) -> npt.NDArray[np.uint64]:
 
 
 def _last_of_each(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    order = keys.argsort(kind="stable")
-    ordered = keys[order]
     kept = np.ones(len(keys), bool)
-    kept[order[:-1][ordered[:-1] == ordered[1:]]] = False
+    ordered = np.sort(keys)
+    if (ordered[:-1] == ordered[1:]).any():  # else, as mostly, this is all and takes a third of the memory
+        order = keys.argsort(kind="stable")
+        ordered = keys[order]
+        kept[order[:-1][ordered[:-1] == ordered[1:]]] = False
     return kept
 
 

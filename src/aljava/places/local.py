@@ -15,6 +15,7 @@ import fcntl
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -27,8 +28,13 @@ from aljava.places.place import Identity, Place
 from aljava.store.kernel import Mapping
 
 TEMPORARY = ".aljava"
+#: Looking for what the dead left takes longer than this in large folders, seconds: there it is done so seldom that it
+#: takes a twentieth of the time. A million files in one folder were looked through for each that was written.
+SWEEP_SECONDS, SWEEP_SHARE = 0.001, 20.0
 # <linux/fs.h>: the whole of one file becomes the whole of another, sharing its blocks (Btrfs, XFS, ZFS).
 _FICLONE = 0x40049409
+#: When a large folder is to be looked through again.
+_SWEPT: dict[str, float] = {}
 
 
 class LocalFile(Place):
@@ -366,9 +372,18 @@ def _taking_the_place(temporary: str, descriptor: int, target: str, durable: boo
 
 
 def _sweep(folder: str) -> None:
-    """Removes the temporary files of writers that are no more."""
+    """Removes the temporary files of writers that are no more.
+
+    What it takes grows with the folder: of a large one it is a small part of the time that writing there takes.
+    """
+    if time.monotonic() < _SWEPT.get(folder, 0.0):
+        return
+    start = time.thread_time()
     with os.scandir(folder or ".") as entries:
         left = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(TEMPORARY)]
+    took = time.thread_time() - start
+    if took > SWEEP_SECONDS:
+        _SWEPT[folder] = time.monotonic() + took * SWEEP_SHARE
     for path in left:
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
