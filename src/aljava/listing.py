@@ -10,7 +10,7 @@
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
@@ -82,22 +82,94 @@ def parts(address: Any, *, filesystem: Any = None, storage_options: Mapping[str,
 def _local(path: str) -> list[Part]:
     from aljava.places.local import LocalFile
 
-    if os.path.isdir(path):
-        root, found = path, sorted(_files_below(path))
-        if not found:
-            raise NotFound(f"the folder {LocalFile(path).address} holds no files")
-    elif MAGIC.search(path) and not os.path.lexists(path):
-        root = os.path.dirname(path[: MAGIC.search(path).start()])  # type: ignore[union-attr]
-        matches = sorted(glob.glob(path, recursive=True))
-        found = [
-            file for match in matches for file in (sorted(_files_below(match)) if os.path.isdir(match) else [match])
-        ]
-        found = [file for file in found if is_meant(os.path.relpath(file, root or ".").replace(os.sep, "/"), path)]
-        if not found:
-            raise NotFound(f"{LocalFile(path).address} matches no file")
-    else:
+    if not os.path.isdir(path) and (os.path.lexists(path) or not MAGIC.search(path)):
         return [Part(locate(path))]
-    return [Part(LocalFile(file), _hive(os.path.relpath(file, root or "."))) for file in found]
+    root, found = matching(path)
+    names = []
+    for name, entry in found:
+        if isinstance(entry, OSError):
+            raise AccessDenied(f"the folder {os.path.join(root, name)} cannot be listed: {entry.strerror}") from entry
+        names.append(name)
+    if not names:
+        shown = LocalFile(path).address
+        raise NotFound(f"the folder {shown} holds no files" if os.path.isdir(path) else f"{shown} matches no file")
+    return [Part(LocalFile(os.path.join(root, name)), _hive(name)) for name in sorted(names)]
+
+
+def matching(path: str) -> tuple[str, Iterator[tuple[str, "os.DirEntry[str] | OSError | None"]]]:
+    """The files that a folder of this machine holds, or a glob matches, as a stream.
+
+    Args:
+        path: of the folder, or the glob. What stands there is no glob, whatever its name.
+
+    Returns:
+        the folder above all of them, and of each its name relative to that, and its entry where there is one. Of a
+        folder that cannot be listed why.
+    """
+    magic = None if os.path.isdir(path) else MAGIC.search(path)
+    if magic is None:
+        return path, walk(path)
+    root = os.path.dirname(path[: magic.start()])
+    wanted = path[len(root) :].lstrip("/")
+    if "**" not in wanted:
+        return root, _globbed(path, root)
+    # Not by `glob`, which follows a link that goes in a circle until the system refuses.
+    fits = re.compile(f"{pattern(wanted).pattern}(?:/.*)?", re.S).fullmatch
+    return root, ((name, entry) for name, entry in walk(root) if fits(name) or isinstance(entry, OSError))
+
+
+def _globbed(path: str, root: str) -> Iterator[tuple[str, "os.DirEntry[str] | OSError | None"]]:
+    for match in glob.iglob(path):
+        name = os.path.relpath(match, root or ".")
+        if os.path.isdir(match):
+            found: Iterator[Any] = walk(root, name)
+        else:
+            found = iter([(name, None)])
+        yield from ((name, entry) for name, entry in found if isinstance(entry, OSError) or is_meant(name, path))
+
+
+def walk(root: str, start: str = "") -> Iterator[tuple[str, "os.DirEntry[str] | OSError"]]:
+    """The files below a folder, in no order. Links are followed, but for those to a folder that they stand in.
+
+    Args:
+        root: the folder that names are relative to; empty for the current one.
+        start: where to begin, relative to that.
+
+    Yields:
+        the name of each file, with slashes, and its entry; of a folder that cannot be listed why.
+    """
+    parts = start.split("/") if start else []
+    above = tuple(_identity(os.path.join(root, *parts[:depth]) or ".") for depth in range(len(parts)))
+    left = [(start, above)]
+    while left:
+        below, above = left.pop()
+        folder = os.path.join(root, below) or "."
+        try:
+            identity = _identity(folder)
+            entries = os.scandir(folder)
+        except OSError as error:
+            yield below, error
+            continue
+        with entries:
+            if identity in above:
+                continue
+            for entry in entries:
+                if not is_data(entry.name):
+                    continue
+                name = f"{below}/{entry.name}" if below else entry.name
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:  # a link to itself: whoever opens it says so
+                    is_folder = False
+                if is_folder:
+                    left.append((name, (*above, identity)))
+                else:
+                    yield name, entry
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
 
 
 def _shared(address: str) -> list[Part]:
@@ -111,15 +183,6 @@ def _shared(address: str) -> list[Part]:
     if not keys:
         raise NotFound(f"the store {address} holds no tables")
     return [Part(locate(f"shm://{name}/{quote(key, safe='')}")) for key in keys]
-
-
-def _files_below(folder: str) -> Iterable[str]:
-    def refuse(error: OSError) -> None:
-        raise AccessDenied(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
-
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if is_data(name)]
-        yield from (os.path.join(parent, name) for name in files if is_data(name))
 
 
 def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | None) -> list[Part]:

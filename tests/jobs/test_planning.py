@@ -14,6 +14,7 @@ from aljava import jobs
 from aljava.errors import AccessDenied, InvalidOption
 from aljava.jobs.planning import Backlog, Seen, checked
 from aljava.jobs.running import LOOKED_AT
+from aljava.listing import parts
 from tests.jobs import work
 
 
@@ -125,7 +126,22 @@ def test_a_folder_that_cannot_be_listed_is_one_failure(mixed: Path, tmp_path: Pa
 
 def test_links_that_go_in_circles(mixed: Path, tmp_path: Path) -> None:
     (mixed / "year=2025" / "round").symlink_to(mixed)
-    assert len(list(jobs.listed(mixed))) == 6
+    (mixed / "year=2025" / "itself").symlink_to("itself")
+    # A folder that is linked to twice has two names, and is no circle.
+    (mixed / "year=2026").symlink_to("year=2025")
+    for address in (mixed, f"{mixed}/**", f"{mixed}/**/*", f"{mixed}/[!_]*"):
+        names = sorted(os.path.relpath(source.place().path, mixed) for source in jobs.listed(address))
+        assert len(names) == 10, names
+        assert [name for name in names if name.endswith("c.arrow")] == [
+            "year=2025/deep/c.arrow",
+            "year=2026/deep/c.arrow",
+        ]
+        assert len(parts(str(address))) == 10
+    assert len(list(jobs.listed(f"{mixed}/**/*.arrow"))) == 2
+    with jobs.executor_for("threads", 2) as executor:
+        found = jobs.convert(mixed, tmp_path / "out", executor=executor)
+    assert (found.done, found.failed) == (8, 2)
+    assert "symbolic links" in found.failures["reason"][0].as_py()
 
 
 def test_distinct(mixed: Path) -> None:

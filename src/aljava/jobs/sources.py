@@ -4,7 +4,6 @@ A `Root` is a folder of this machine or of an object store, a `Source` a file be
 workers, which find the place for themselves.
 """
 
-import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ import pyarrow.fs
 
 from aljava.address import SCHEME, WHOLE, local_path, locate
 from aljava.errors import AccessDenied, AljavaError, InvalidOption, NotFound
-from aljava.listing import MAGIC, is_data, is_meant, pattern
+from aljava.listing import MAGIC, is_data, is_meant, matching, pattern
 from aljava.places.local import LocalFile
 from aljava.places.place import Place
 from aljava.places.remote import RemoteFile, find, shown_and_secrets
@@ -109,7 +108,7 @@ class Root:
         """Every file below, as a stream, in no order; none where there is no folder."""
         if not self.is_local:
             return _below(self, *self.remote()[:2])
-        return _walk(self, "") if os.path.isdir(self.address) else iter(())
+        return _local(self.address) if os.path.isdir(self.address) else iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,69 +207,30 @@ def is_one(address: str) -> bool:
 
 
 def _local(path: str) -> Iterator[Source]:
-    if os.path.isdir(path):
-        yield from _walk(Root(os.path.abspath(path)), "")
-        return
-    magic = MAGIC.search(path)
-    if magic is None or os.path.lexists(path):
+    if not os.path.isdir(path) and (os.path.lexists(path) or not MAGIC.search(path)):
         LocalFile(path)  # says what is wrong with a name that none can be
         if not os.path.lexists(path):
             raise NotFound(f"{path} does not exist: check the name and the folder")
         folder, name = os.path.split(os.path.abspath(path))
-        yield _stated(Root(folder), name, path)
+        yield _stated(Root(folder), name, None)
         return
-    root = Root(os.path.abspath(os.path.dirname(path[: magic.start()])))
-    for match in glob.iglob(os.path.abspath(path), recursive=True):
-        name = os.path.relpath(match, root.address)
-        if not is_meant(name.replace(os.sep, "/"), path):
-            continue
-        if os.path.isdir(match):
-            if "**" not in path:  # which finds the files below by itself
-                yield from _walk(root, name)
-        else:
-            yield _stated(root, name, match)
+    folder, found = matching(path)
+    root = Root(os.path.abspath(folder))
+    for name, entry in found:
+        yield _stated(root, name, entry)
 
 
-def _stated(root: Root, name: str, path: str) -> Source:
+def _stated(root: Root, name: str, entry: "os.DirEntry[str] | OSError | None") -> Source:
+    if isinstance(entry, OSError):
+        said = f"the folder {os.path.join(root.address, name)} cannot be listed: {entry.strerror}"
+        if not name:
+            raise AccessDenied(said) from entry
+        return Source(root, name, problem=said)
     try:
-        found = os.stat(path)
+        found = os.stat(os.path.join(root.address, name)) if entry is None else entry.stat()
     except OSError:  # the task says why
         return Source(root, name)
     return Source(root, name, found.st_size, found.st_mtime_ns)
-
-
-def _walk(root: Root, start: str) -> Iterator[Source]:
-    """The files below a folder, links followed, each folder once."""
-    left, seen = [start], set()
-    while left:
-        below = left.pop()
-        folder = os.path.join(root.address, below)
-        try:
-            identity = os.stat(folder)
-            if (identity.st_dev, identity.st_ino) in seen:
-                continue
-            seen.add((identity.st_dev, identity.st_ino))
-            entries = os.scandir(folder)
-        except OSError as error:
-            said = f"the folder {folder} cannot be listed: {error.strerror}"
-            if below == start:
-                raise AccessDenied(said) from error
-            yield Source(root, below, problem=said)
-            continue
-        with entries:
-            for entry in entries:
-                if not is_data(entry.name):
-                    continue
-                name = f"{below}/{entry.name}" if below else entry.name
-                if entry.is_dir():
-                    left.append(name)
-                    continue
-                try:
-                    found = entry.stat()
-                except OSError:
-                    yield Source(root, name)
-                else:
-                    yield Source(root, name, found.st_size, found.st_mtime_ns)
 
 
 def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | None) -> Iterator[Source]:
