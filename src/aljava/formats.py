@@ -72,7 +72,7 @@ def recognise(source: pa.NativeFile, address: str) -> Format:
     if _begins_stream(head):
         return Format.IPC_STREAM
     raise InvalidData(
-        f"{address} is not a table that Aljava reads (Arrow IPC, Feather, Parquet): it {_looks(head, address)}"
+        f"{address} is not a table that Aljava reads (Arrow IPC, Feather, Parquet): it {_looks(head)}"
     )
 
 
@@ -86,7 +86,7 @@ def _begins_stream(head: bytes) -> bool:
     return len(head) >= 16 and 0 < length < 1 << 28 and length % 8 == 4 and 4 <= root <= 64 and root % 4 == 0
 
 
-def _looks(head: bytes, address: str) -> str:
+def _looks(head: bytes) -> str:
     for magic, what in _FOREIGN:
         if head.startswith(magic):
             return f"looks like {what}"
@@ -98,6 +98,6 @@ def _looks(head: bytes, address: str) -> str:
         kind, name = ("JSON", "json") if text.lstrip()[:1] in ("{", "[") else ("text, perhaps CSV", "csv")
         return (
             f"looks like {kind} (it begins with {text[:20]!r}): make a table of it first, "
-            f"`aljava copy {address} OUT.arrow --from {name}`"
+            f"`aljava copy … OUT.arrow --from {name}`, or aljava.copy(…, 'OUT.arrow', source_format={name!r}) in Python"
         )
     return f"begins with the bytes {head[:8].hex(' ')}"
