@@ -71,9 +71,7 @@ def recognise(source: pa.NativeFile, address: str) -> Format:
         return Format.FEATHER_V1
     if _begins_stream(head):
         return Format.IPC_STREAM
-    raise InvalidData(
-        f"{address} is not a table that Aljava reads (Arrow IPC, Feather, Parquet): it {_looks(head)}"
-    )
+    raise InvalidData(f"{address} is not a table that Aljava reads (Arrow IPC, Feather, Parquet): it {_looks(head)}")
 
 
 def _begins_stream(head: bytes) -> bool:
