@@ -222,7 +222,8 @@ def _local(path: str) -> Iterator[Source]:
 
 def _stated(root: Root, name: str, entry: "os.DirEntry[str] | OSError | None") -> Source:
     if isinstance(entry, OSError):
-        said = f"the folder {os.path.join(root.address, name)} cannot be listed: {entry.strerror}"
+        folder = os.path.join(root.address, name) if name else root.address
+        said = f"the folder {folder} cannot be listed: {entry.strerror}"
         if not name:
             raise AccessDenied(said) from entry
         return Source(root, name, problem=said)
