@@ -9,11 +9,14 @@ import threading
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from aljava import jobs
+from aljava.address import locate
 from aljava.errors import JobError
-from aljava.jobs import executors
+from aljava.jobs import executors, running
+from tests.jobs import work
 from tests.jobs.test_jobs import OUTPUTS, digests
 
 
@@ -88,6 +91,36 @@ def test_a_ray_that_runs_already(mixed: Path, tmp_path: Path) -> None:
 def is_listening(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_workers_that_do_not_come_back(interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose workers are gone for good, or that is interrupted meanwhile, ends; also where it is to be closed."""
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(running, "LOOK_AFTER", 0.2)
+    monkeypatch.setattr(running, "ALONE_SECONDS", 600 if interrupted else 1)
+    (tmp_path / "seconds").write_text("0.3")
+    for number in range(20):
+        (tmp_path / f"{number}").touch()
+    with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, "--no-nanny"]
+        root = {"cwd": Path(__file__).parents[2], "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([*command, "--no-dashboard", "--nthreads=1"], **root) as worker:
+
+            def told(progress: jobs.Progress) -> None:
+                if progress.files:
+                    worker.kill()
+                    if interrupted:
+                        raise KeyboardInterrupt
+
+            expected = pytest.raises(KeyboardInterrupt) if interrupted else pytest.raises(JobError, match="no worker")
+            with jobs.executor_for(address(cluster)) as executor, expected:
+                executor._client.wait_for_workers(1, timeout=60)
+                kept = locate(tmp_path / "manifest.arrow")
+                jobs.run(work.job(work.slowly, manifest=kept), jobs.listed(tmp_path), executor=executor, progress=told)
+    with pa.OSFile(str(tmp_path / "manifest.arrow")) as file:
+        assert 1 <= pa.ipc.open_stream(file).read_all().num_rows < 20
 
 
 class TestWhatDoesNotFit:

@@ -110,7 +110,7 @@ def test_a_killed_client(kind: str, engine: str, sources: Path, references, tmp_
             said = client.stdout.read()
             client.wait()
             # Workers end with their client.
-            assert not psutil.wait_procs(workers, timeout=60)[1]
+            assert not psutil.wait_procs(workers, timeout=180)[1]
             if client.returncode == 0:
                 assert f"{FILES - known} file" in said
                 break

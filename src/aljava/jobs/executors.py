@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,6 +88,27 @@ def width(executor: Executor) -> int:
     return UNKNOWN_WIDTH
 
 
+def is_alone(executor: Executor) -> bool:
+    """Whether nobody is there who could do the work, as far as an executor says so."""
+    client = getattr(executor, "_client", None)
+    if client is None:
+        return False
+    try:
+        return not client.nthreads()
+    except (OSError, TimeoutError):
+        return True
+
+
+def drop(executor: Executor) -> None:
+    """Lets go of what was handed to an executor and is not done; so its shutdown does not wait for it."""
+    if isinstance(executor, Processes):
+        executor.kill()
+    client = getattr(executor, "_client", None)
+    if client is not None:  # a future of Dask's executor cannot be cancelled by itself
+        with suppress(OSError, TimeoutError):
+            client.cancel(list(executor._futures))  # type: ignore[attr-defined]
+
+
 class Processes(Executor):
     """A pool of processes of this machine that begins anew when a worker was killed, and ends with its client.
 
@@ -101,11 +123,21 @@ class Processes(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         try:
-            return self._pool.submit(fn, *args, **kwargs)
+            return self._submit(fn, *args, **kwargs)
         except BrokenProcessPool:
             self._pool.shutdown(wait=True)
             self._pool = self._new()
+            return self._submit(fn, *args, **kwargs)
+
+    def _submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self._pool._processes:
             return self._pool.submit(fn, *args, **kwargs)
+        # Workers start with the first call. Control-C is none of their business, from their first instruction on.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            return self._pool.submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def kill(self) -> None:
         """Ends the workers, whatever they are doing."""

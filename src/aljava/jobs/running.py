@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from aljava.errors import InvalidOption, JobError, NotFound
-from aljava.jobs.executors import Processes, fitting, width
+from aljava.jobs.executors import Processes, drop, fitting, is_alone, width
 from aljava.jobs.manifest import Entry, Manifest
 from aljava.jobs.planning import Backlog, checked
 from aljava.jobs.result import Progress, Result
@@ -38,6 +38,9 @@ IN_FLIGHT = 3
 DEATHS = 3
 #: Seconds between two calls of `progress`.
 TELL_SECONDS = 0.1
+#: Seconds between two looks whether there are workers at all, where nothing ends; and without any, before it is given
+#: up: a cluster may be about to start some.
+LOOK_AFTER, ALONE_SECONDS = 5.0, 60.0
 
 
 def run(
@@ -161,6 +164,8 @@ class _Running:
         self._suspects: deque[_Flight] = deque()
         self._held: deque[_Flight] = deque()
         self._planned = self._stopped = False
+        #: When workers were looked for, and when some were there.
+        self._looked = self._accompanied = start
 
     def result(self) -> Result:
         """What was done."""
@@ -190,6 +195,7 @@ class _Running:
                     event = self._events.get(timeout=self._patience())
                 except queue.Empty:
                     self._manifest.flush()
+                    self._look_for_workers()
                     continue
                 if isinstance(event, BaseException):
                     raise event
@@ -278,11 +284,23 @@ class _Running:
         counts.read += task.bytes
         self._manifest.add(entries)
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> float:
         due = self._manifest.due()
-        if self._progress is None:
-            return due
-        return TELL_SECONDS if due is None else min(due, TELL_SECONDS)
+        return min(LOOK_AFTER if self._progress is None else TELL_SECONDS, LOOK_AFTER if due is None else due)
+
+    def _look_for_workers(self) -> None:
+        """Ends the job where nobody is left who could do it: it would wait without an end."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_AFTER:
+            return
+        self._looked = now
+        if not self._flying or not is_alone(self._executor):
+            self._accompanied = now
+        elif now - self._accompanied > ALONE_SECONDS:
+            raise JobError(
+                f"no worker has been there for {now - self._accompanied:.0f} s: they have died, or lost their "
+                "scheduler. What was done is kept: started again, the job goes on"
+            )
 
     def _stop(self) -> None:
         """Drops what is in flight, but for what has ended already."""
@@ -290,8 +308,7 @@ class _Running:
         for flight in self._flying:
             assert flight.future is not None
             flight.future.cancel()
-        if isinstance(self._executor, Processes):
-            self._executor.kill()
+        drop(self._executor)
         for flight in self._flying:
             future = flight.future
             if future is not None and future.done() and not future.cancelled() and future.exception() is None:
