@@ -20,16 +20,18 @@ import ctypes
 import fcntl
 import mmap
 import os
+import queue
 import socket
 import stat
 import struct
 import sys
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from aljava.errors import InvalidData
@@ -51,12 +53,18 @@ _IS_NEW, _IS_STORED = 1, 2
 #: Batches below this go as bytes: a token costs two answers.
 SMALLEST = 64 << 10
 # Segments between the two ends. Fewer, and the sender waits for the receiver after each; more only hold memory.
-_SEGMENTS = 4
+_SEGMENTS = 3
 # Files of stores that are kept open, in case that more batches lie there; further ones wait for the receiver.
 _MOST_STORED = 16
 # How long the first batch waits for a receiver to say that it shares memory: it says so when it accepts the call.
 _HELLO_WAIT = 0.05
 _HUGE_PAGE = 2 << 20
+# Messages from which two threads copy, of parts that are at least so large on average: to ask the other thread takes
+# as long as copying some hundred kilobytes.
+_SHARED_WORK = 1 << 20
+_SMALLEST_PART = 64 << 10
+# So many of the largest parts decide where a copy begins.
+_LOOKED_AT = 8
 _SEALS = getattr(fcntl, "F_SEAL_SHRINK", 2) | getattr(fcntl, "F_SEAL_GROW", 4) | getattr(fcntl, "F_SEAL_SEAL", 1)
 
 
@@ -106,6 +114,7 @@ class SegmentSender:
         self._offers = offers
         self._segments: dict[int, _Segment] = {}
         self._maps = Maps()
+        self._copying = _Copying()
         self._stored: dict[Map, _Stored] = {}
         self._next = 1
         self._let_go: list[int] = []
@@ -130,10 +139,7 @@ class SegmentSender:
             return False
         buffers = [pa.py_buffer(part) for part in parts]
         start = _start([(buffer.address, buffer.size) for buffer in buffers], segment.address)
-        place = segment.address + start
-        for buffer in buffers:
-            ctypes.memmove(place, buffer.address, buffer.size)
-            place += buffer.size
+        self._copying.copy(buffers, segment.address + start, size)
         let_go = self._let_go.pop(0) if self._let_go else 0
         token = _TOKEN.pack(_MARK, segment.number, size, start, 0 if segment.is_known else _IS_NEW, let_go)
         segment.state = "sent"
@@ -197,6 +203,7 @@ class SegmentSender:
         return stored
 
     def close(self) -> None:
+        self._copying.close()
         for segment in self._segments.values():
             segment.close()
         for stored in self._stored.values():
@@ -274,18 +281,75 @@ class SegmentSender:
         del self._answers[:whole]
 
 
+class _Copying:
+    """Copies into segments, on two threads what is large: where a processor is free that takes little over half."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._asked: queue.SimpleQueue[tuple[Iterable[pa.Buffer], int] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def copy(self, buffers: Sequence[pa.Buffer], place: int, size: int) -> None:
+        """Copies buffers of `size` bytes to an address, one behind the other."""
+        if size < _SHARED_WORK or size < len(buffers) * _SMALLEST_PART or len(os.sched_getaffinity(0)) < 2:
+            _copy(buffers, place)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._help, name="aljava copies", daemon=True)
+            self._thread.start()
+        near, far = [], deque(buffers)
+        left = size // 2
+        while left:
+            part = far.popleft()
+            if part.size > left:
+                far.appendleft(part.slice(left))
+                part = part.slice(0, left)
+            near.append(part)
+            left -= part.size
+        self._asked.put((far, place + size // 2))
+        try:
+            _copy(near, place)
+        finally:
+            self._done.get()
+
+    def close(self) -> None:
+        """Ends the other thread; nothing is being copied any more."""
+        if self._thread is not None:
+            self._asked.put(None)
+            self._thread.join()
+
+    def _help(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            _copy(*asked)
+            self._done.put(None)
+
+
+def _copy(buffers: Iterable[pa.Buffer], place: int) -> None:
+    for buffer in buffers:
+        ctypes.memmove(place, buffer.address, buffer.size)  # runs without the GIL
+        place += buffer.size
+
+
 def _start(parts: Sequence[tuple[int, int]], segment: int) -> int:
     """Where in a segment the copy of some (address, bytes) is best begun: outside of the page trap, as far as can be.
 
     Copying is three times slower to a place 1 to 500 bytes ahead of its source, modulo the size of a page.
     """
-    addresses, sizes = np.array(parts, np.int64).T
-    ahead = segment + np.cumsum(sizes) - sizes - addresses
-    trapped = (ahead + _STARTS[:, None] - 1) % PAGE < PAGE_TRAP
-    return int(_STARTS[(trapped * sizes).sum(axis=1).argmin()])
+    ahead = accumulate((size for _, size in parts), initial=segment)
+    far = sorted(((size, at - address) for (address, size), at in zip(parts, ahead, strict=False)), reverse=True)
+    large = [(size, at) for size, at in far[:_LOOKED_AT] if size > PAGE]
 
+    def trapped(start: int) -> int:
+        return sum(size for size, at in large if (at + start - 1) % PAGE < PAGE_TRAP)
 
-_STARTS = np.arange(0, PAGE, 64)
+    # Most often one of the first is outside for all.
+    best, fewest = 0, trapped(0)
+    for start in range(64, PAGE, 64):
+        if not fewest:
+            break
+        if (bytes_trapped := trapped(start)) < fewest:
+            best, fewest = start, bytes_trapped
+    return best
 
 
 class SegmentReceiver:
