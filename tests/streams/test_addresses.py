@@ -12,6 +12,7 @@ import pytest
 
 import aljava
 from aljava.errors import AccessDenied, AddressError, InvalidOption, NotFound, TransferError, TruncatedFile
+from aljava.streams.endpoints import Endpoint
 from tests.streams.peers import numbers, output, process, table
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -61,6 +62,18 @@ def test_between_two_processes(kind: str, first: str, folder: str, certificates:
     with process(steps[0][0], steps[0][1]) as one, process(steps[1][0], steps[1][1]) as other:
         assert output(one) == output(other) == "5000"
     assert os.listdir(folder) == (["fifo"] if kind == "fifo" else [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no choice")
+def test_what_stays_on_this_machine_is_not_paced() -> None:
+    endpoint = Endpoint.parse(f"tcp://127.0.0.1:{free_port()}")
+    bound = endpoint.bind()
+    try:
+        with endpoint.connect() as channel, bound.accept(10):
+            name = channel.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+            assert name.rstrip(b"\0") == b"reno"
+    finally:
+        bound.close()
 
 
 def test_standard_input_and_output() -> None:

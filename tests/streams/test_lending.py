@@ -1,4 +1,4 @@
-"""Memory that is lent to a receiver: what arrives is what was sent, whatever becomes of the memory afterwards."""
+"""Memory that is lent, or copied to be shared: what arrives is what was sent, whatever becomes of the memory after."""
 
 import os
 import socket
@@ -29,7 +29,9 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize(("sends", "receives"), [("?shared_memory=off", ""), ("", "?shared_memory=off")])
+@pytest.mark.parametrize(
+    ("sends", "receives"), [("?shared_memory=off", ""), ("", "?shared_memory=off"), ("", "")], ids=["off", "no", "yes"]
+)
 def test_memory_is_the_callers_again_after_each_batch(sends: str, receives: str, folder: str, lent: list[int]) -> None:
     values = np.zeros(500_000, np.int64)
     schema = pa.schema([("value", pa.int64())])
@@ -52,11 +54,15 @@ def test_memory_is_the_callers_again_after_each_batch(sends: str, receives: str,
             assert batch["value"].to_numpy().min() == batch["value"].to_numpy().max() == number
         assert number == 11
     sender.join()
-    assert sum(lent) >= 10 * values.nbytes  # the first may be sent before the receiver has said that it copies
+    # The first may be sent before the receiver has said that it copies.
+    assert sum(lent) >= 10 * values.nbytes if sends or receives else not lent
 
 
+@pytest.mark.parametrize("shares", [False, True])
 @pytest.mark.parametrize("kind", ["sliced", "wide", "text", "compressed"])
-def test_every_kind_of_table(kind: str, folder: str, lent: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_table(
+    kind: str, shares: bool, folder: str, lent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("aljava.streams.sharing._HELLO_WAIT", 10)
     random = np.random.default_rng(5)
     rows = 600_000
@@ -69,11 +75,11 @@ def test_every_kind_of_table(kind: str, folder: str, lent: list[int], monkeypatc
         table = table.append_column("name", pa.array([f"name {number}" for number in range(rows)]).dictionary_encode())
     options = {"compression": "zstd"} if kind == "compressed" else {}
     sender = threading.Thread(target=aljava.write, args=(table, f"unix://{folder}/s"), kwargs=options)
-    with aljava.listen(f"unix://{folder}/s", shared_memory=False) as listener:
+    with aljava.listen(f"unix://{folder}/s", shared_memory=shares) as listener:
         sender.start()
         assert next(listener).read_all().equals(table)
     sender.join()
-    assert lent
+    assert bool(lent) is not shares
 
 
 def test_a_receiver_that_says_nothing_is_lent_nothing(folder: str, lent: list[int]) -> None:
