@@ -4,6 +4,8 @@ import hashlib
 import json
 import math
 import os
+import random
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +14,9 @@ import pytest
 
 import aljava
 from aljava import jobs
-from aljava.errors import AccessDenied, InvalidOption, JobError, NotFound
+from aljava.address import locate
+from aljava.errors import AccessDenied, InvalidData, InvalidOption, JobError, NotFound
+from aljava.jobs.manifest import Entry, Manifest
 from tests.jobs import work
 
 OUTPUTS = ["a.arrow", "d.arrow", "e.arrow", "f.arrow", "year=2025/b.arrow", "year=2025/deep/c.arrow"]
@@ -225,6 +229,34 @@ class TestBadInput:
         with pytest.raises(JobError, match="no manifest"):
             jobs.convert(mixed, tmp_path / "out", executor=threads)
 
+    @pytest.mark.parametrize("complete", [True, False], ids=["file", "stream"])
+    def test_a_damaged_manifest(self, complete: bool, tmp_path: Path) -> None:
+        """Whatever bit of it has flipped: an error that says so, or what it says of other sources."""
+        place, chance = locate(tmp_path / "manifest.arrow"), random.Random(7)
+        begun = Manifest(place, "test", {"a": 1})
+        rest = (None, "a.arrow", 1, 1, "0" * 16, None, 0.5, 0)
+        for start in range(0, 200, 50):
+            begun.add(Entry(f"/in/{number}", 9, 1, "done", *rest) for number in range(start, start + 50))
+            begun.flush()
+        begun.close(complete=complete)
+        content = (tmp_path / "manifest.arrow").read_bytes()
+        found = Counter()
+        for _ in range(300):
+            damaged = bytearray(content)
+            for _ in range(chance.choice((1, 3, 20))):
+                damaged[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+            (tmp_path / "manifest.arrow").write_bytes(damaged)
+            try:
+                again = Manifest(place, "test", {"a": 1})
+                try:
+                    found["went on"] += len(again.done(None)) <= 200
+                finally:
+                    again.close(complete=False)
+            except (InvalidData, JobError) as error:
+                found["said so"] += "without that file the job begins anew" in str(error)
+        assert sum(found.values()) == 300
+        assert found["said so"] > 50
+
     @pytest.mark.skipif(os.getuid() == 0 and not os.path.exists("/proc/self/uid_map"), reason="root may do all")
     def test_no_permission(self, mixed: Path, tmp_path: Path, threads) -> None:
         (tmp_path / "file").write_text("")
@@ -243,9 +275,6 @@ class TestBadInput:
 
 
 def test_one_run_at_a_time(mixed: Path, tmp_path: Path, threads) -> None:
-    from aljava.address import locate
-    from aljava.jobs.manifest import Manifest
-
     held = Manifest(locate(tmp_path / "m.arrow"), "verify", {})
     with pytest.raises(JobError, match="another run"):
         jobs.verify(mixed, manifest=tmp_path / "m.arrow", executor=threads)

@@ -267,7 +267,8 @@ class Manifest:
         messages = Messages(mapped)
         first = next(iter(messages), None)
         if first is not None and first.header.kind == "schema":
-            self._must_be_ours(pa.ipc.read_schema(pa.py_buffer(mapped[: first.end])))
+            with self._told_if_damaged():
+                self._must_be_ours(pa.ipc.read_schema(pa.py_buffer(mapped[: first.end])))
             for _ in messages:
                 mapped.madvise(mmap.MADV_DONTNEED)  # seen: no longer memory of this process
             os.ftruncate(descriptor, messages.end)
@@ -319,7 +320,9 @@ class Manifest:
     def _told_if_damaged(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowInvalid, OSError) as error:
+        except JobError:
+            raise
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise InvalidData(f"the manifest {self.address} is damaged ({error}): {_ANEW}") from error
 
     def _append(self, data: Any) -> None:
