@@ -12,10 +12,10 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -132,12 +132,8 @@ class Processes(Executor):
     def _submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if self._pool._processes:
             return self._pool.submit(fn, *args, **kwargs)
-        # Workers start with the first call. Control-C is none of their business, from their first instruction on.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
+        with _uninterrupted():  # workers start with the first call
             return self._pool.submit(fn, *args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def kill(self) -> None:
         """Ends the workers, whatever they are doing."""
@@ -156,6 +152,16 @@ class Processes(Executor):
             _begin_worker,
             (max(1, _processors() // self.workers),),
         )
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes and threads that begin meanwhile know nothing of control-C, from their first instruction on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(threads: int) -> None:
@@ -198,7 +204,8 @@ def _dask(address: str | None, text: str, workers: int = 1) -> Executor:
         raise MissingDependency(f"{text} needs Dask, which is not installed: pip install 'aljava[cluster]'") from error
     cluster = None
     if address is None:
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+        with _uninterrupted():
+            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
     client = _answered(lambda: Client(cluster or address, timeout=PATIENCE, set_as_default=False), text)
 
     class DaskExecutor(ClientExecutor):
