@@ -204,8 +204,7 @@ def _dask(address: str | None, text: str, workers: int = 1) -> Executor:
         raise MissingDependency(f"{text} needs Dask, which is not installed: pip install 'aljava[cluster]'") from error
     cluster = None
     if address is None:
-        with _uninterrupted():
-            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
     client = _answered(lambda: Client(cluster or address, timeout=PATIENCE, set_as_default=False), text)
 
     class DaskExecutor(ClientExecutor):
