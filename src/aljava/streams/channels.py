@@ -273,8 +273,8 @@ class SocketChannel(Channel):
     def _hurry_at_home(self) -> None:
         """Where both ends are of this machine there is no network to spare, and nothing to be gained by pacing.
 
-        BBR, which some systems take for all connections, sends by the clock: a gigabyte took a third longer, and now
-        and then three times as long. Every system has Reno, which sends as fast as it is read.
+        BBR, which some systems take for all connections, sends by the clock: a gigabyte took a third longer. Every
+        system has Reno, which sends as fast as it is read.
         """
         if sys.platform == "linux":
             with suppress(OSError):  # a peer that is gone already, or a sandbox
