@@ -16,6 +16,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 
 import pyarrow as pa
@@ -40,6 +41,8 @@ from aljava.places.remote import RemoteFile
 
 #: Sources of more bytes are read batch by batch; smaller ones whole, before a row of them is passed on.
 LARGE = 16 << 20
+#: A source of so many bytes is read sooner than mapped.
+SMALL = 1 << 20
 #: Bytes, and sources, that a thread reads at a time.
 GROUP_BYTES, GROUP_SOURCES = 4 << 20, 256
 #: Groups on their way, and threads that read them: over a network it is the round trips that are to overlap.
@@ -48,6 +51,7 @@ REMOTE_GROUPS, REMOTE_THREADS, REMOTE_GROUP_SOURCES = 24, 16, 16
 #: Bytes in which the schema of most files is found.
 HEAD_BYTES, LONGEST_HEAD = 2048, 16 << 20
 
+_PARQUET = b"PAR1"
 _ERRORS = (AljavaError, pa.ArrowException, OSError)
 
 
@@ -158,7 +162,7 @@ class Gathering:
             found += self._decoded(joined)
             joined = []
             found += self._alone(number, data)
-        return found + self._decoded(joined)
+        return _one(found + self._decoded(joined))
 
     def _decoded(self, joined: list[tuple[int, bytes, list[memoryview]]]) -> list[pa.RecordBatch]:
         """The batches of files whose messages can stand in one stream."""
@@ -170,7 +174,6 @@ class Gathering:
             batches = list(stream)
             for batch in batches:
                 batch.validate()
-            whole = pa.concat_batches(batches) if len(batches) > 1 else None
         except (pa.ArrowException, OSError, MemoryError):
             # One of them is damaged, or they are too long to be one: each tells for itself.
             return [batch for number, data, _ in joined for batch in self._alone(number, data)]
@@ -178,13 +181,15 @@ class Gathering:
         for number, _, messages in joined:
             self.rows[number] = sum(batch.num_rows for batch in batches[at : at + len(messages)])
             at += len(messages)
-        return batches if whole is None else [whole]
+        return batches
 
     def _alone(self, number: int, data: bytes | None) -> list[pa.RecordBatch]:
         """All batches of one source, opened as any payload is."""
         source = self._sources[number]
         try:
-            batches = list(self._fitting(source, opened(source, data, checked=True)))
+            table = None if data is None else _parquet(source, data)
+            reader = opened(source, data, checked=True) if table is None else table.to_reader()
+            batches = list(self._fitting(source, reader))
         except _ERRORS as error:
             self.failures[number] = error
             return []
@@ -219,6 +224,26 @@ def opened(source: Source, data: bytes | None = None, *, checked: bool = False) 
     return Payloads(place, opener=lambda *_, **__: fragment).to_reader()
 
 
+def _parquet(source: Source, data: bytes) -> pa.Table | None:
+    """All rows of a Parquet file; None of any other. In half of the time that it takes to open it as a dataset."""
+    if not data.startswith(_PARQUET):
+        return None
+    from pyarrow import parquet
+
+    with explained(source.address):
+        return parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+
+
+def _one(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The rows of small batches in one, which whoever takes them has less to do with; as they are where they differ."""
+    if len(batches) < 2 or not all(batch.schema.equals(batches[0].schema) for batch in batches):
+        return batches
+    try:
+        return [pa.concat_batches(batches)]
+    except (pa.ArrowException, MemoryError):  # dictionaries that together have more values than indices can tell
+        return batches
+
+
 def head_of(source: Source) -> bytes:
     """The schema message of a source, as it stands in an Arrow file of this machine; of others, as pyarrow writes it.
 
@@ -227,6 +252,17 @@ def head_of(source: Source) -> bytes:
     """
     schema = opened(source).schema
     return _head(source.place()) or schema.serialize().to_pybytes()
+
+
+def _schema(source: Source) -> pa.Schema:
+    """The columns of a source; of a small Parquet file in a third of the time that it takes to open it as a dataset."""
+    place = source.place()
+    if isinstance(place, LocalFile) and source.name.endswith(".parquet") and source.size <= SMALL:
+        from pyarrow import parquet
+
+        with suppress(*_ERRORS):
+            return parquet.ParquetFile(pa.BufferReader(place.fetch())).schema_arrow
+    return opened(source).schema
 
 
 def _check(fragment: IpcFile) -> None:
@@ -342,10 +378,11 @@ def check_schemas(sources: Iterable[Source], head: bytes, model: str) -> None:
             if theirs is not None and theirs in fitting:
                 continue
             try:
-                found = opened(source).schema if theirs is None else pa.ipc.read_schema(pa.py_buffer(theirs))
+                found = _schema(source) if theirs is None else pa.ipc.read_schema(pa.py_buffer(theirs))
             except _ERRORS:
                 continue
-            conformed(pa.RecordBatchReader.from_batches(found, []), schema, model, source.address)
+            if not found.equals(schema):
+                conformed(pa.RecordBatchReader.from_batches(found, []), schema, model, source.address)
             if theirs is not None:
                 fitting.add(theirs)
 
