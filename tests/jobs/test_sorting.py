@@ -55,6 +55,30 @@ def test_every_type_comes_through_as_it_was_or_is_refused_by_name(data, type_, r
 
 
 @pytest.mark.parametrize(
+    "kind",
+    [
+        pa.struct([("", pa.int8()), ("a", pa.int8()), ("A", pa.string())]),
+        pa.struct([pa.field("a", pa.int8(), False)]),
+        pa.list_(pa.field("z", pa.int8(), False), 2),
+        pa.list_(pa.int8(), 0),
+        pa.large_list(pa.field("z", pa.struct([pa.field("", pa.string(), False)]))),
+        pa.run_end_encoded(pa.int16(), pa.timestamp("us")),
+    ],
+)
+def test_names_and_limits_that_duckdb_does_not_know(kind) -> None:
+    values = strategies.array_of(kind, 40, np.random.default_rng(1), 0.3)
+    table = pa.table({"key": pa.array(range(40, 0, -1)), "payload": values})
+    if _is_refused(kind):
+        with pytest.raises(UnsupportedType, match="column 'payload'"):
+            ordered(table, "key")
+        return
+    found = ordered(table, "key", batch_rows=1024)["payload"]
+    assert found.type == kind
+    found.validate(full=True)
+    assert found.to_pylist() == values.to_pylist()[::-1]
+
+
+@pytest.mark.parametrize(
     "values",
     [
         pa.array([3, None, 1, 2, 1, None]),

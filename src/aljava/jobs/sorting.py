@@ -159,7 +159,7 @@ def _carrier(kind: pa.DataType, is_key: bool) -> Carrier | None:
     if types.is_dictionary(kind):
         values = _carrier(kind.value_type, is_key)
         return None if values is None or types.is_nested(values.type) else _unencoded(kind, values)
-    if types.is_run_end_encoded(kind) and kind.value_type in _KEPT:
+    if types.is_run_end_encoded(kind) and is_kept(kind.value_type) and not types.is_nested(kind.value_type):
         return Carrier(
             kind.value_type,
             pc.run_end_decode,
@@ -186,8 +186,44 @@ def _carrier(kind: pa.DataType, is_key: bool) -> Carrier | None:
     if types.is_float16(kind) or types.is_decimal(kind) or types.is_interval(kind):
         return _as_bytes(kind)
     if types.is_nested(kind) and is_kept(kind):
-        return Carrier(kind, unpack=lambda array: array if array.type == kind else array.cast(kind))
+        plain = _unnamed(kind)
+        return Carrier(plain, lambda array: array.view(plain), lambda array: _named(_whole(array), kind))
     return None
+
+
+def _unnamed(kind: pa.DataType) -> pa.DataType:
+    """A nested type with names that DuckDB takes, and everything nullable: it keeps neither."""
+    types = pa.types
+    if types.is_struct(kind):
+        return pa.struct([(f"f{number}", _unnamed(field.type)) for number, field in enumerate(kind)])
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_unnamed(kind.value_type), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(_unnamed(kind.value_type))
+    return pa.large_list(_unnamed(kind.value_type)) if types.is_large_list(kind) else kind
+
+
+def _whole(array: pa.Array) -> pa.Array:
+    """The same, and no slice."""
+    return pa.concat_arrays([array.slice(0, 0), array]) if array.offset else array
+
+
+def _named(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The same values under a type of other names; what is never null may be so where what is around it is null."""
+    types = pa.types
+    mask = array.is_null() if array.null_count else None
+    if types.is_struct(kind):
+        fields = list(kind)
+        children = [_named(array.field(number), field.type) for number, field in enumerate(fields)]
+        return pa.StructArray.from_arrays(children, fields=fields, mask=mask)
+    if types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(_named(array.values, kind.value_type), type=kind, mask=mask)
+    if types.is_list(kind):
+        return pa.ListArray.from_arrays(array.offsets, _named(array.values, kind.value_type), type=kind, mask=mask)
+    if types.is_large_list(kind):
+        offsets = array.offsets.cast(pa.int64())
+        return pa.LargeListArray.from_arrays(offsets, _named(array.values, kind.value_type), type=kind, mask=mask)
+    return array
 
 
 def _through(inner: Carrier | None, pack: Step, unpack: Step) -> Carrier | None:
@@ -246,11 +282,12 @@ _SPELLED = {
 def is_kept(kind: pa.DataType) -> bool:
     """Whether a nested type comes back with the values that it had."""
     types = pa.types
+    if types.is_fixed_size_list(kind) and not kind.list_size:
+        return False  # DuckDB divides by the size, and the process ends
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return is_kept(kind.value_type)
     if types.is_struct(kind):
-        names = [field.name.lower() for field in kind]
-        return bool(names) and len(set(names)) == len(names) and all(is_kept(field.type) for field in kind)
+        return kind.num_fields > 0 and all(is_kept(field.type) for field in kind)
     return kind in _KEPT or kind == pa.timestamp("us")
 
 
