@@ -177,7 +177,7 @@ def scenarios(quick: bool) -> dict[str, Callable[[], Scenario]]:
             nbytes,
             {"DuckDB COPY, Parquet to Parquet": 1},
             clear,
-            why="Both keep two cores busy: Aljava decodes zstd where DuckDB decodes Snappy, keeps the order of equal rows, "
+            why="Both keep two cores busy: Aljava decodes zstd, DuckDB Snappy; Aljava keeps the order of equal rows, "
             "which lengthens the key, and writes zones and checksums. A small Parquet file takes pyarrow 0.25 ms.",
         )
 
