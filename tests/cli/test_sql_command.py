@@ -152,6 +152,20 @@ def test_a_file_that_is_damaged_in_its_midst(tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
+def test_a_long_result_is_cut(tmp_path: Path) -> None:
+    shown = run("from range(200_000)")
+    assert shown.returncode == 0, shown.stderr
+    assert "the first 40 of more than 10,000 rows, 1 column; all of them: -o ADDRESS" in shown.stdout
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json", "arrow"])
+def test_standard_output_without_room(format: str) -> None:
+    with open("/dev/full", "wb") as full:
+        failed = run("from range(100)", "--format", format, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert (failed.returncode, "Traceback" in failed.stderr) == (1, False), failed.stderr
+    assert "No space left on device" in failed.stderr
+
+
 @pytest.mark.long
 def test_a_reader_that_has_seen_enough() -> None:
     command = f"{sys.executable} -m aljava sql 'from range(10000000)' --format csv | head -n 2"

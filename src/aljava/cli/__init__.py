@@ -52,6 +52,10 @@ _NEWLINE = "\n"
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
 def main() -> None:
     """Runs the command line: exit status 2 for wrong usage, 1 for what failed, and no traceback."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it logs, our errors say in one line
@@ -62,14 +66,16 @@ def main() -> None:
             sys.exit(app(standalone_mode=False))
     except _UsageError as error:
         called = error.ctx.command_path if error.ctx else "aljava"
-        print(f"aljava: {printable(error.format_message().rstrip('.'))}. See: {called} --help", file=sys.stderr)
+        print(f"aljava: {printable(_sentence(error.format_message()))} See: {called} --help", file=sys.stderr)
         sys.exit(2)
     except AljavaError as error:
         print(f"aljava: {printable(str(error), keep=_NEWLINE)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InvalidOption | AddressError) else 1)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; keep Python from complaining at its end.
+    except OSError as error:
+        # Whoever reads our output has seen enough, or it has no room: keep Python from complaining at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"aljava: standard output cannot be written: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

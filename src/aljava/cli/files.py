@@ -194,7 +194,7 @@ def _show(table: pa.Table, as_json: bool) -> None:
 
     out = console(wide=True)
     with connected() as connection:
-        shown = grid(table.to_reader(), connection, out.width, max(len(table), 1))
+        shown = grid(table.to_reader, connection, out.width, max(len(table), 1))
     out.print(rendered(shown, out.width))
     out.print(shown.summary, style="dim")
 

@@ -1,6 +1,6 @@
 """A result as a table that fits the terminal: as many rows and columns as one can look at, and how many there are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,30 +36,25 @@ class Grid:
     summary: str
 
 
-def grid(reader: pa.RecordBatchReader, connection: Any, room: int | None = None, most: int = SHOWN_ROWS) -> Grid:
+def grid(
+    opened: Callable[[], pa.RecordBatchReader], connection: Any, room: int | None = None, most: int = SHOWN_ROWS
+) -> Grid:
     """What to show of a result; reads no further than it needs.
 
     Args:
-        reader: the rows. It is closed.
-        connection: a DuckDB connection that is free as soon as `reader` is closed: it turns values into text.
+        opened: gives the rows.
+        connection: a DuckDB connection that is free as soon as the rows are gone: it turns values into text.
         room: characters of a line; of columns that cannot fit into it only those at both ends are made text.
         most: rows to show.
 
     Example:
         >>> import duckdb
-        >>> grid(pa.table({"id": [1, 2], "tags": [["a"], None]}).to_reader(), duckdb.connect()).rows
+        >>> grid(pa.table({"id": [1, 2], "tags": [["a"], None]}).to_reader, duckdb.connect()).rows
         [['1', '[a]'], ['2', 'NULL']]
     """
-    batches: list[pa.RecordBatch] = []
-    found = 0
-    for batch in reader:
-        batches.append(batch)
-        found += batch.num_rows
-        if found > max(COUNTED_ROWS, most):
-            break
-    reader.close()
-    table = pa.Table.from_batches(batches, reader.schema)
-    columns = count(len(reader.schema), "column")
+    table = _first_rows(opened(), max(COUNTED_ROWS, most))
+    found = table.num_rows
+    columns = count(table.num_columns, "column")
     if found > max(COUNTED_ROWS, most):
         shown, left_out = table.slice(0, most), 0
         summary = f"the first {most} of more than {COUNTED_ROWS:,} rows, {columns}; all of them: -o ADDRESS"
@@ -79,6 +74,18 @@ def grid(reader: pa.RecordBatchReader, connection: Any, room: int | None = None,
     texts = sql("select columns(*)::varchar from shown", connection=connection, shown=shown)
     rows = [["NULL" if text is None else printable(text) for text in row] for row in texts.fetchall()]
     return Grid(shown.schema.names, shown.schema.types, rows, left_out, summary)
+
+
+def _first_rows(reader: pa.RecordBatchReader, most: int) -> pa.Table:
+    """Rows from the beginning: all, or more than so many. Nothing holds on to the rest then, as DuckDB asks."""
+    batches: list[pa.RecordBatch] = []
+    found = 0
+    for batch in reader:
+        batches.append(batch)
+        found += batch.num_rows
+        if found > most:
+            break
+    return pa.Table.from_batches(batches, reader.schema)
 
 
 def shown_columns(widths: Sequence[int], room: int) -> list[int | None]:

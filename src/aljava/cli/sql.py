@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import typer
@@ -108,7 +109,7 @@ def show(relation: Any, connection: Any) -> None:
     from aljava.relations import to_reader
 
     out = console(wide=True)
-    shown = grid(to_reader(relation), connection, out.width)
+    shown = grid(partial(to_reader, relation), connection, out.width)
     if shown.names in (["Count"], ["Success"]) and not shown.rows:
         return  # a statement without rows, such as CREATE VIEW
     out.print(rendered(shown, out.width))
@@ -193,14 +194,14 @@ def _stream(relation: Any, connection: Any, format: Output | None) -> None:
     Through a pipe, since opening `/dev/stdout` would begin a file anew that a shell has opened to append to.
     """
     reading, writing = os.pipe()
-    broken: list[BrokenPipeError] = []
+    broken: list[OSError] = []
 
     def forward() -> None:
         with open(reading, "rb") as source:
             try:
                 shutil.copyfileobj(source, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
-            except BrokenPipeError as error:
+            except OSError as error:
                 broken.append(error)
 
     thread = threading.Thread(target=forward, name="output", daemon=True)

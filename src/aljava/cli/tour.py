@@ -121,7 +121,9 @@ class _Printer:
 
         steps = [step for section in tour.sections for step in section.steps]
         verified = sum(bool(step.verified) for step in steps)
-        summary = f"{verified} of {len(steps)} steps verified"
+        skipped = 0 if tour.failed else len(steps) - verified
+        tried = f"{verified} of {len(steps) - skipped} steps verified"
+        summary = f"{tried}, {skipped} skipped for want of a package" if skipped else tried
         if tour.failed:
             self._console.print(f"\n[red]{summary}[/]")
         else:
