@@ -120,9 +120,8 @@ class _Printer:
         from rich.padding import Padding
 
         steps = [step for section in tour.sections for step in section.steps]
-        verified = sum(bool(step.verified) for step in steps)
-        skipped = 0 if tour.failed else len(steps) - verified
-        tried = f"{verified} of {len(steps) - skipped} steps verified"
+        skipped = sum(step.verified is None for step in steps)
+        tried = f"{sum(bool(step.verified) for step in steps)} of {len(steps) - skipped} steps verified"
         summary = f"{tried}, {skipped} skipped for want of a package" if skipped else tried
         if tour.failed:
             self._console.print(f"\n[red]{summary}[/]")

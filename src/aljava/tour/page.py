@@ -10,12 +10,12 @@ from aljava.tour.sections import Section, Step, Tour
 def page(tour: Tour) -> str:
     """The page, as HTML: no script, no network, readable in light and dark."""
     table = tour.data.table
-    steps = [step for section in tour.sections for step in section.steps]
+    tried = [step.verified for section in tour.sections for step in section.steps if step.verified is not None]
     facts = [
         (f"{table.num_rows:,}", "rows"),
         (f"{table.num_columns:,}", "columns"),
         (charts.size(table.nbytes), "in memory"),
-        (f"{sum(bool(step.verified) for step in steps)} of {len(steps)}", "steps verified"),
+        (f"{sum(map(bool, tried))} of {len(tried)}", "steps verified"),
     ]
     body = (
         f"<h1>A tour of Aljava</h1><p>{escape(tour.data.name)} ({escape(tour.data.origin)}), through all that Aljava "
