@@ -1,6 +1,7 @@
 """`Comparison`: what was measured, what beats what, and the advice that follows from the figures."""
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,10 +208,16 @@ class Comparison:
             return sentence + "."
         smallest, fastest = min(rivals, key=lambda it: it.bytes), min(rivals, key=lambda it: it.seconds)
         is_smallest, is_fastest = best.bytes <= smallest.bytes, best.seconds <= fastest.seconds
+        ignored = [it for it in self.measured if not contender(it.codec).advisable]
+        smaller = _nothing_else(it.codec for it in ignored if it.bytes < best.bytes)
+        faster = _nothing_else(it.codec for it in ignored if it.seconds < best.seconds)
         if is_smallest and is_fastest:
-            return f"{sentence}; nothing else is smaller or takes less time."
+            told_both = f"{smaller} is smaller or takes less time"
+            return (
+                f"{sentence}; {told_both if smaller == faster else f'{smaller} is smaller, {faster} takes less time'}."
+            )
         told = dict.fromkeys([smallest] * (not is_smallest) + [fastest] * (not is_fastest))
-        best_of_all = "nothing else is smaller, and " * is_smallest + "nothing else takes less time, and " * is_fastest
+        best_of_all = f"{smaller} is smaller, and " * is_smallest + f"{faster} takes less time, and " * is_fastest
         return f"{sentence}; {best_of_all}{', and '.join(_against(best, it) for it in told)}."
 
     def to_html(self) -> str:
@@ -252,6 +259,11 @@ class Comparison:
         from aljava.comparison import shown
 
         return shown.notebook(self)
+
+
+def _nothing_else(ignored: Iterable[str]) -> str:
+    names = " or ".join(ignored)
+    return f"nothing else but {names}, which is not advised," if names else "nothing else"
 
 
 _TABLE = pa.schema(

@@ -249,13 +249,15 @@ def terminal_scatter(comparison: Comparison) -> charts.TerminalScatter:
 def terminal_columns(comparison: Comparison) -> "Table | None":
     """What each codec makes of each column, as Rich's table; None where no column was measured."""
     from rich.markup import escape as plain
+    from rich.text import Text
 
     told = [it for it in comparison.measured if any(column.bytes is not None for column in it.by_column)]
     if not told:
         return None
     grid = _grid()
-    grid.add_column("column", ratio=1, min_width=8, no_wrap=True, overflow="ellipsis")
-    grid.add_column("type", max_width=14, no_wrap=True, overflow="ellipsis", style="dim")
+    grid.add_column("column", min_width=8, max_width=24, no_wrap=True, overflow="ellipsis")
+    # In a narrow terminal this is the column that gives way: it may be wrapped, as far as Rich knows.
+    grid.add_column("type", ratio=1, max_width=20, style="dim")
     grid.add_column("memory", justify="right", no_wrap=True)
     for it in told:
         grid.add_column(it.codec, justify="right", no_wrap=True)
@@ -269,7 +271,8 @@ def terminal_columns(comparison: Comparison) -> "Table | None":
             for column in same
         ]
         first = same[0]
-        grid.add_row(plain(first.name), plain(first.type), charts.size(first.memory), *cells)
+        kind = Text(first.type, no_wrap=True, overflow="ellipsis")
+        grid.add_row(plain(first.name), kind, charts.size(first.memory), *cells)
     if (total := comparison.measured[0].columns) > TERMINAL_COLUMNS:
         grid.caption = f"the {TERMINAL_COLUMNS} largest of {total:,} columns; --html and --json have more"
         grid.caption_justify = "left"
