@@ -125,7 +125,7 @@ def test_what_is_dominated_and_by_what() -> None:
 def test_pickle_is_measured_and_not_advised() -> None:
     pickled = replace(QUICK, codec="pickle", write_seconds=0.01)
     assert _comparison(SMALL, QUICK, MIDDLE, pickled, goal="speed").choice.codec == "none"
-    assert "nothing else but pickle, which is not advised" in _comparison(QUICK, pickled, goal="speed").advice
+    assert "nothing else but pickle, which is not advised" in _comparison(QUICK, MIDDLE, pickled, goal="speed").advice
     parquet = replace(SMALL, codec="parquet", bytes=1000)
     assert "write this data as Parquet" in _comparison(QUICK, parquet, goal="size").advice
 

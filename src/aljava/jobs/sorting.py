@@ -99,7 +99,8 @@ def in_order(
     held, left = _held(packed, min(memory // 3, HELD_BYTES))
     rows = None if left else _end_to_end(held, plain)
     if rows is None:
-        found = _by_rows(chain(_drained(held), packed), plain, keys, memory, batch_rows, most_rows)
+        limits = {"memory": memory, "batch_rows": batch_rows, "most": most_rows}
+        found = _by_rows(chain(_drained(held), packed), plain, keys, **limits)
         yield from map(unpacked, found)
         return
     held.clear()
@@ -156,7 +157,13 @@ def _numbers(rows: pa.RecordBatch, keys: Sequence[str], memory: int) -> pa.Array
 
 
 def _by_rows(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, keys: Sequence[str], memory: int, batch_rows: int, most: int
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    keys: Sequence[str],
+    *,
+    memory: int,
+    batch_rows: int,
+    most: int,
 ) -> Iterator[pa.RecordBatch]:
     """The rows in order, as DuckDB has them."""
     failure: list[BaseException] = []
