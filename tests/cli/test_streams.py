@@ -40,15 +40,15 @@ def test_cat_into_a_pipe(tmp_path) -> None:
     done = run("cat", f"{tmp_path}/a.arrow", f"{tmp_path}/b.arrow", "-")
     assert done.stderr == b""
     assert pa.ipc.open_stream(done.stdout).read_all().num_rows == 30
-    done = run("cat", f"{tmp_path}/b.arrow", "--filter", "value >= 2 and id != 5", "--columns", "id", "--limit", "3")
+    done = run("cat", f"{tmp_path}/b.arrow", "--where", "value >= 2 and id != 5", "--columns", "id", "--limit", "3")
     assert pa.ipc.open_stream(done.stdout).read_all().to_pydict() == {"id": [4, 6, 7]}
 
 
 def test_from_one_machine_to_the_next(tmp_path) -> None:
-    """`aljava cat big.arrow --filter … - | ssh host aljava receive - shm://desk/big`, without the ssh."""
+    """`aljava cat big.arrow --where … - | ssh host aljava receive - shm://desk/big`, without the ssh."""
     aljava.write(table(1000), tmp_path / "x.arrow")
     address = f"shm://desk-{os.getpid()}/big"
-    shell = f'"$0" -m aljava cat {tmp_path}/x.arrow --filter "id < 10" - | "$0" -m aljava receive - {address}'
+    shell = f'"$0" -m aljava cat {tmp_path}/x.arrow --where "id < 10" - | "$0" -m aljava receive - {address}'
     done = subprocess.run(["bash", "-o", "pipefail", "-c", shell, sys.executable], capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert aljava.read(address)["id"].to_pylist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
@@ -66,8 +66,8 @@ def test_a_reader_that_has_seen_enough(tmp_path) -> None:
     ("arguments", "status", "words"),
     [
         (["cat", "none.arrow"], 1, b"none.arrow does not exist"),
-        (["cat", "{x}", "--filter", "colour = 3"], 1, b"no column 'colour'"),
-        (["cat", "{x}", "--filter", "id = "], 1, b"ends where a value"),
+        (["cat", "{x}", "--where", "colour = 3"], 1, b"no column 'colour'"),
+        (["cat", "{x}", "--where", "id = "], 1, b"ends where a value"),
         (["cat", "{x}", "--columns", "id,,"], 2, b"commas"),
         (["cat", "{x}", "{y}"], 1, b"different columns"),
         (["send", "{x}", "tcp://127.0.0.1:1?timeout=0.1"], 1, b"nobody receives there"),

@@ -102,7 +102,7 @@ def compact(
         autocompletion=complete.columns,
     ),
     compression: str = typer.Option("auto", help="auto, none, lz4, zstd or zstd:LEVEL.", autocompletion=complete.codec),
-    memory: str = typer.Option("2GiB", metavar="SIZE", help="That DuckDB may sort in; the rest goes to disk."),
+    memory: str = typer.Option("2GiB", metavar="SIZE", help="To sort in; what needs more goes to disk."),
     on: str | None = typer.Option(
         None,
         "--on",

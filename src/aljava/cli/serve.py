@@ -26,7 +26,7 @@ def command(
 
     Without a token only this machine can be listened to.
 
-    As in: aljava serve data/ trades.arrow shm://desk --http 127.0.0.1:8000 --flight 127.0.0.1:8815
+    Example: aljava serve data/ trades.arrow shm://desk --http 127.0.0.1:8000 --flight 127.0.0.1:8815
     """
     from aljava.server.catalogue import Catalogue
     from aljava.server.settings import Settings, host_and_port, read_token

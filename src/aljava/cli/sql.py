@@ -41,6 +41,8 @@ def command(
 
     The table [bold]stdin[/] is what comes in: [dim]cat x.arrow | aljava sql "select count(*) from stdin"[/].
     Without a query, it is read from standard input; at a terminal, a shell opens.
+
+    Example: aljava sql "select day, sum(price) from 'trades/*.arrow' group by day" -o days.parquet
     """
     pandas_is_not_needed()
     if query is None and sys.stdin.isatty():

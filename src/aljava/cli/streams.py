@@ -14,8 +14,8 @@ from aljava.cli.output import printable
 from aljava.errors import InvalidOption, SchemaMismatch
 
 COLUMNS = typer.Option(None, "--columns", "-c", metavar="A,B", help="Only these columns, in this order.")
-FILTER = typer.Option(
-    None, "--filter", "-f", metavar="CONDITION", help="Only rows such as \"price > 3 and day = 'mon'\"."
+WHERE = typer.Option(
+    None, "--where", "-w", metavar="CONDITION", help="Only rows such as \"price > 3 and day = 'mon'\"."
 )
 LIMIT = typer.Option(None, "--limit", "-n", min=0, help="At most this many rows.")
 CODEC = typer.Option("auto", "--compression", help="none, lz4, zstd, zstd:LEVEL; streams are raw by default.")
@@ -27,16 +27,16 @@ def send(
     target: str = typer.Argument(help="Where a receiver waits: unix:///PATH, tcp://HOST:PORT, tcp+tls://HOST:PORT, …"),
     *,
     columns: str | None = COLUMNS,
-    filter: str | None = FILTER,
+    where: str | None = WHERE,
     limit: int | None = LIMIT,
     compression: str = CODEC,
     quiet: bool = QUIET,
 ) -> None:
     """Send a table to whoever receives at an address.
 
-    As in: aljava send big.arrow tcp://host:9000 --columns id,price --filter 'price > 3'
+    Example: aljava send big.arrow tcp://host:9000 --columns id,price --where 'price > 3'
     """
-    _copy([source], target, columns=columns, filter=filter, limit=limit, compression=compression, quiet=quiet)
+    _copy([source], target, columns=columns, where=where, limit=limit, compression=compression, quiet=quiet)
 
 
 def receive(
@@ -44,23 +44,23 @@ def receive(
     target: str = typer.Argument(help="What to write: any address."),
     *,
     columns: str | None = COLUMNS,
-    filter: str | None = FILTER,
+    where: str | None = WHERE,
     limit: int | None = LIMIT,
     compression: str = CODEC,
     quiet: bool = QUIET,
 ) -> None:
     """Wait for one table, and write it where it is wanted, whole or not at all.
 
-    As in: aljava receive tcp://0.0.0.0:9000 today.arrow
+    Example: aljava receive tcp://0.0.0.0:9000 today.arrow
     """
-    _copy([source], target, columns=columns, filter=filter, limit=limit, compression=compression, quiet=quiet)
+    _copy([source], target, columns=columns, where=where, limit=limit, compression=compression, quiet=quiet)
 
 
 def cat(
     sources: list[str] = typer.Argument(help="Tables of the same columns. A last - stands for standard output."),
     *,
     columns: str | None = COLUMNS,
-    filter: str | None = FILTER,
+    where: str | None = WHERE,
     limit: int | None = LIMIT,
     compression: str = CODEC,
     quiet: bool = QUIET,
@@ -69,11 +69,11 @@ def cat(
 
     Standard input is read where - is the only argument or not the last one.
 
-    As in: aljava cat a.arrow b.arrow - | ssh host aljava receive - shm://desk/big
+    Example: aljava cat a.arrow b.arrow - | ssh host aljava receive - shm://desk/big
     """
     if len(sources) > 1 and sources[-1] == "-":
         sources = sources[:-1]
-    _copy(sources, "-", columns=columns, filter=filter, limit=limit, compression=compression, quiet=quiet)
+    _copy(sources, "-", columns=columns, where=where, limit=limit, compression=compression, quiet=quiet)
 
 
 def _copy(
@@ -81,7 +81,7 @@ def _copy(
     target: str,
     *,
     columns: str | None,
-    filter: str | None,
+    where: str | None,
     limit: int | None,
     compression: str,
     quiet: bool,
@@ -95,7 +95,7 @@ def _copy(
         if _is_socket(sources[0]):
             meter.say(f"waiting for a sender at {sources[0]}")
         first = aljava.open(sources[0])
-        expression = None if filter is None else condition(filter, first.schema)
+        expression = None if where is None else condition(where, first.schema)
 
         def readers() -> Iterator[pa.RecordBatchReader]:
             for source in sources:

@@ -143,7 +143,7 @@ def compact(
             folder for temporary files. All rows of a partition then are one task: by default it is done in this
             process, with all processors.
         compression: as in `aljava.write`.
-        memory: bytes of memory that DuckDB may sort in, on each worker.
+        memory: bytes of memory to sort in, on each worker; what needs more goes to the folder for temporary files.
         executor: as in `convert`.
         workers: as in `convert`.
         progress: as in `convert`.

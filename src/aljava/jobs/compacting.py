@@ -59,7 +59,7 @@ def compact(target: Root, options: Mapping[str, Any], memory: int = MEMORY) -> J
     Args:
         target: where the outputs go.
         options: `size` (bytes of an output), `sort_by` (names of columns) and `compression`.
-        memory: bytes of memory that DuckDB may sort in.
+        memory: bytes of memory to sort in.
     """
     planned: list[tuple[_Listing, list[_Group]]] = []
 
