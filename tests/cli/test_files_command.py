@@ -167,6 +167,26 @@ def test_completion(path, tmp_path) -> None:
     assert completed("aljava", "head", "no") == []  # the shell's own file names, then
 
 
+@pytest.mark.parametrize("shell", ["fish", "zsh"])
+def test_completion_of_other_shells(path, tmp_path, shell) -> None:
+    shutil.copy(path, tmp_path / "x.arrow")
+    program = str(Path(sys.executable).parent / "aljava")
+    for line, expected in (("aljava ver", "verify"), (f"aljava head {tmp_path}/x.arrow -c id,n", "id,name")):
+        answer = {
+            f"_TYPER_COMPLETE_{shell.upper()}_ACTION": "get-args",
+            "_TYPER_COMPLETE_ARGS": line,
+            "_ALJAVA_COMPLETE": f"complete_{shell}",
+        }
+        done = subprocess.run([program], env=os.environ | answer, capture_output=True, text=True)
+        assert expected in done.stdout
+        assert done.stderr == ""
+        if shell == "fish" and shutil.which("fish"):
+            script = f"set PATH {Path(program).parent} $PATH; env _ALJAVA_COMPLETE=source_fish aljava | source; "
+            script += f"complete -C '{line}'"
+            done = subprocess.run(["fish", "-c", script], capture_output=True, text=True)
+            assert done.stdout.split()[0] == expected
+
+
 ODD_NAMES = ["a b\nc", '50%20#b?c [a]* it\'s "x"', "\x1b[31m" + os.fsdecode(b"caf\xe9")]
 
 
