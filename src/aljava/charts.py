@@ -364,6 +364,7 @@ _STYLE = """
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
 @media (prefers-color-scheme:dark){.aljava{--ink:#e6ebf1;--soft:#9aa7b5;--line:#2c3642;--ground:#12171d;
 --raised:#1a212a;--bar:#4b6076;--accent:#2dd4bf;--fill:#24404f;--good:#4ade80;--bad:#f87171}}
+.aljava a{color:var(--accent)}
 .aljava.page{min-height:100vh;padding:40px max(20px,calc(50vw - 540px));box-sizing:border-box}
 .aljava h1{font-size:30px;line-height:1.2;margin:0 0 6px;letter-spacing:-.01em}
 .aljava h2{font-size:19px;margin:40px 0 4px}

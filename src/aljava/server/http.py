@@ -317,7 +317,7 @@ class _Routes:
         if not _is_browser(request.headers.get("accept", "")):
             return await self.list(request)
         headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Vary": "Accept"}
-        return HTMLResponse(await run_in_threadpool(listing, self._catalogue), headers=headers)
+        return HTMLResponse(await run_in_threadpool(listing, self._catalogue, str(request.base_url)), headers=headers)
 
     async def health(self, request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")

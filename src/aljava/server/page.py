@@ -17,8 +17,12 @@ _MOST_NAMES = 1000
 _MOST_COLUMNS = 6
 
 
-def listing(catalogue: Catalogue) -> str:
+def listing(catalogue: Catalogue, base: str) -> str:
     """The page, as HTML.
+
+    Args:
+        catalogue: the tables.
+        base: the address that the visitor called, with a slash at its end, for what can be copied from the page.
 
     Tables are opened for as long as a visitor is patient; the rest is listed by name.
 
@@ -26,7 +30,7 @@ def listing(catalogue: Catalogue) -> str:
         >>> import tempfile, aljava
         >>> folder = tempfile.mkdtemp()
         >>> _ = aljava.write({"id": [1, 2, 3]}, f"{folder}/a<b.arrow")
-        >>> "a&lt;b</b>" in listing(Catalogue([folder]))
+        >>> "a&lt;b</b>" in listing(Catalogue([folder]), "http://localhost:8000/")
         True
     """
     tables = sorted(catalogue, key=lambda table: table.name)
@@ -40,10 +44,10 @@ def listing(catalogue: Catalogue) -> str:
     if tables:
         table = charts.table(("name", "rows", "size", "columns", ""), rows, numeric=(1, 2, 4))
         body += f'<div class="scroll">{table}</div>'
-    example = quote(tables[0].name) if tables else "NAME"
+    example = escape(f"{base}tables/{quote(tables[0].name) if tables else 'NAME'}")
     body += charts.paragraph("Parts of a table, and tables in a program:")
-    body += f"<pre>curl -s '…/tables/{escape(example)}?limit=10' -o part.arrows\n"
-    body += f'aljava.read("http://…/tables/{escape(example)}")</pre>'
+    body += f"<pre>curl -s '{example}?limit=10' -o part.arrows\n"
+    body += f'aljava.read("{example}")</pre>'
     return charts.page("Tables", body)
 
 
