@@ -40,7 +40,7 @@ def copy(
     """
     from aljava.copying import copy as copy_rows
 
-    with bar(source) as progress:
+    with bar(source, target) as progress:
         written = copy_rows(
             source,
             target,
@@ -69,7 +69,7 @@ def append(
     from aljava.api import append as append_rows
     from aljava.copying import source_of
 
-    with bar(data) as progress:
+    with bar(data, target) as progress:
         rows = source_of(data, format=source_format)
         written = append_rows(rows, target, compression=compression, durable=durable, progress=progress)
     done(target, written.rows, written.bytes)
@@ -90,15 +90,15 @@ def concat(
     if len(sources) < 2:
         raise InvalidOption("concat takes at least one file and the address where it goes")
     *parts, target = sources
-    with bar(target) as progress:
+    with bar(target, target) as progress:
         written = copy_rows(parts, target, compression=compression, progress=progress)
     done(target, written.rows, written.bytes)
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Progress | None]:
-    """A progress bar on a terminal; nothing where nobody watches."""
-    if not sys.stderr.isatty():
+def bar(title: str, target: str) -> Iterator[Progress | None]:
+    """A progress bar on a terminal; nothing where nobody watches, or where the rows themselves go to the terminal."""
+    if not sys.stderr.isatty() or (target == "-" and sys.stdout.isatty()):
         yield None
         return
     from rich.console import Console

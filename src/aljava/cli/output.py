@@ -94,15 +94,30 @@ def names(columns: str | None) -> list[str] | None:
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """Says on a terminal what is going on; silent where nobody watches."""
+    """Says on a terminal what is going on; silent where nobody watches.
+
+    An empty text takes the line away, until the next. That comes before anything is printed: both are on one terminal.
+    """
     from rich.console import Console
+    from rich.markup import escape
 
     on_error = Console(stderr=True)
     if not on_error.is_terminal:
         yield lambda text: None
         return
-    with on_error.status("") as line:
-        yield lambda text: line.update(f"[dim]{text} …[/]")
+    line = on_error.status("")
+
+    def show(text: str) -> None:
+        if text:
+            line.update(f"[dim]{escape(printable(text))} …[/]")
+            line.start()
+        else:
+            line.stop()
+
+    try:
+        yield show
+    finally:
+        line.stop()
 
 
 def must_take_a_file(path: str) -> None:

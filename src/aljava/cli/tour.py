@@ -35,18 +35,20 @@ def command(
         must_take_a_file(html)
     if keep:
         make_folder(keep)
+    printer = None if as_json else _Printer()
     with status() as show:
         show(f"Reading {data}" if data else "Making the notebook's table")
         table = load(data, rows)
-        printer = None if as_json else _Printer()
+        show("")
         if printer:
             printer.begin(table)
-        tour = run(
-            table,
-            keep=keep,
-            progress=lambda section, step: show(f"{section}: {step}"),
-            finished=printer.section if printer else None,
-        )
+
+        def finished(section: "Section") -> None:
+            show("")
+            if printer:
+                printer.section(section)
+
+        tour = run(table, keep=keep, progress=lambda section, step: show(f"{section}: {step}"), finished=finished)
     if html:
         write_page(html, page(tour))
     if printer:

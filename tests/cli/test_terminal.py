@@ -1,0 +1,80 @@
+"""Commands as a person sees them: standard output and error are one terminal, of eighty columns."""
+
+import fcntl
+import os
+import pty
+import re
+import shlex
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+import aljava
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def at_a_terminal(*arguments: str, folder: Path) -> tuple[int, str]:
+    """The exit status, and everything that the terminal was sent."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "aljava", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=folder,
+        env=environment | {"TERM": "xterm-256color"},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 1 << 16):
+            shown += part
+    except OSError:  # the terminal's other side is closed
+        pass
+    finally:
+        os.close(ours)
+    return running.wait(60), shown.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    aljava.write({"day": [1, 2, 2], "price": [0.5, 1.5, 2.5]}, tmp_path / "trades.arrow")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("tour --rows 100", "21 of 21 steps verified"),
+        ("compare trades.arrow --repeat 1", "write this data with compression="),
+        ("verify trades.arrow", "3 rows in 1 batch, sound; checksums match"),
+        ("repair trades.arrow --to saved.arrow", "3 rows in 1 batch saved"),
+        ("copy trades.arrow trades.csv", "trades.csv: 3 rows"),
+        ("""sql "select count(*) from 'trades.arrow'" """, "1 row, 1 column"),
+        ("convert trades.arrow out --on threads", "1 file"),
+        ("head trades.arrow", "3 rows, 2 columns"),
+    ],
+)
+def test_each_command_shows_what_it_did(folder: Path, line: str, shown: str) -> None:
+    status, text = at_a_terminal(*shlex.split(line), folder=folder)
+    plain = ESCAPES.sub("", text)
+    assert (status, shown in plain) == (0, True), plain
+
+
+def test_no_line_that_says_what_goes_on_is_left_among_the_output(folder: Path) -> None:
+    _, text = at_a_terminal("tour", "--rows", "100", folder=folder)
+    assert "Making the notebook's table …" in text
+    left = ESCAPES.sub("", re.sub(r"[^\n]*(\n\x1b\[\?25h\r?\x1b\[1A)?\x1b\[2K", "", text))
+    assert "…" not in left
+
+
+def test_rows_that_go_to_the_terminal_are_not_mixed_with_a_bar(folder: Path) -> None:
+    status, text = at_a_terminal("copy", "trades.arrow", "-", "--to", "csv", folder=folder)
+    assert (status, text) == (0, '"day","price"\n1,0.5\n2,1.5\n2,2.5\n-: 3 rows, 32 bytes\n')
