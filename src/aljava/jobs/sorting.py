@@ -95,15 +95,14 @@ def in_order(
         )
         for batch in batches
     )
-    # Of the memory, a third for the rows as they come, another for the same end to end, the rest for what comes out.
-    held, left = _held(packed, min(memory // 3, HELD_BYTES))
+    # Half of the memory for the rows; the rest for the one column that there is twice, and for what comes out.
+    held, left = _held(packed, min(memory // 2, HELD_BYTES))
     rows = None if left else _end_to_end(held, plain)
     if rows is None:
         limits = {"memory": memory, "batch_rows": batch_rows, "most": most_rows}
         found = _by_rows(chain(_drained(held), packed), plain, keys, **limits)
         yield from map(unpacked, found)
         return
-    held.clear()
     numbers = _numbers(rows, keys, memory)
 
     def task(start: int) -> Task:
@@ -132,12 +131,17 @@ def _drained(batches: deque[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield batches.popleft()
 
 
-def _end_to_end(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch | None:
-    """All rows in one batch; None where its arrays would be too long."""
+def _end_to_end(batches: deque[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch | None:
+    """All rows in one batch, and the batches gone; None where its arrays would be too long."""
+    columns = pa.Table.from_batches(list(_drained(batches)), schema).columns
     try:
-        return pa.concat_batches([pa.RecordBatch.from_pylist([], schema=schema), *batches])
+        # One by one, each in place of what it is made of.
+        for number in range(len(columns)):
+            columns[number] = pa.concat_arrays(columns[number].chunks or [pa.array([], schema.types[number])])
     except pa.ArrowInvalid:
+        batches.extend(pa.Table.from_arrays(columns, schema=schema).to_batches())
         return None
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _numbers(rows: pa.RecordBatch, keys: Sequence[str], memory: int) -> pa.Array:
