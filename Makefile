@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup tour test test-quick test-engines lint bench bench-quick docs clean help
+.PHONY: setup tour test test-quick test-engines coverage lint bench bench-quick docs clean help
 
 help:  ## Show what there is to make.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,10 @@ test-engines: $(READY)  ## Install Ray and PyTorch, and run the tests that need 
 	$(BIN)/python -m pytest tests/test_docs.py -k 'engines or pytorch'
 
 coverage: $(READY)  ## Run all tests, and say which lines none of them reaches.
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered $(TEST)
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n 2 $(TEST); tests=$$?; \
+		$(BIN)/python -m tests.coverage_data && $(BIN)/coverage combine --quiet && \
+		$(BIN)/coverage report --show-missing --skip-covered && exit $$tests
 
 lint: $(READY)  ## Check style and types.
 	$(BIN)/ruff check .
