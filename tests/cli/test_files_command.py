@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 
 import aljava
+from tests.cli.terminal import shown_while
 
 
 def run(*arguments, status: int = 0, input: str | None = None, env=None) -> subprocess.CompletedProcess[str]:
@@ -126,6 +127,7 @@ def test_verify_and_repair(path, tmp_path) -> None:
 def test_mistakes(path, tmp_path) -> None:
     assert "does not exist" in run("info", tmp_path / "nothing", status=1).stderr
     assert "unknown kind" in run("info", "quiver://x", status=2).stderr
+    assert run("--version").stdout == f"aljava {aljava.__version__}\n"
     assert "no column" in run("head", path, "-c", "nothing", status=1).stderr
     for command in ("info", "head", "tail", "layout", "zones", "copy", "append", "verify", "repair", "concat"):
         assert "Example" in run(command, "--help").stdout
@@ -162,7 +164,12 @@ def test_completion(path, tmp_path) -> None:
         store.destroy()
     shutil.copy(path, tmp_path / "x.arrow")
     assert completed("aljava", "head", str(tmp_path / "x.arrow"), "-c", "id,n") == ["id,name"]
+    assert completed("aljava", "head", str(tmp_path / "none.arrow"), "-c", "i") == []
+    assert completed("aljava", "head", "-c", "i") == []
     assert completed("aljava", "copy", "a", "b", "--compression", "z") == ["zstd"]
+    assert completed("aljava", "compare", "a", "--goal", "s") == ["speed", "size"]
+    assert completed("aljava", "convert", "a", "b", "--to", "p") == ["parquet"]
+    assert completed("aljava", "convert", "a", "b", "--on", "th") == ["threads"]
     assert completed("aljava", "ver") == ["verify"]
     assert completed("aljava", "head", "no") == []  # the shell's own file names, then
 
@@ -257,6 +264,23 @@ def test_odd_tables(tmp_path) -> None:
 def test_as_many_rows_as_asked_for(path) -> None:
     assert "100 rows, 2 columns" in run("head", "-n", 100, path).stdout
     assert run("head", "-n", 100, path).stdout.count("name ") == 100 + 1
+
+
+@pytest.mark.parametrize("words", ["info {x}", "head -n 5000 {x}", "copy {x} - --to csv", "cat {x}"])
+def test_standard_output_without_room(path, words) -> None:
+    command = [sys.executable, "-m", "aljava", *(word.format(x=path) for word in words.split())]
+    with open("/dev/full", "wb") as full:
+        failed = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("No space left on device\n")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_what_a_terminal_shows(path, tmp_path) -> None:
+    shown, status = shown_while([sys.executable, "-m", "aljava", "copy", str(path), "x.csv"], cwd=tmp_path)
+    assert status == 0
+    assert "10,000 rows" in shown
+    assert "x.csv: 10,000 rows, " in shown.splitlines()[-1]
 
 
 def test_names_with_commas(tmp_path) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +194,11 @@ def test_control_c_ends_a_query() -> None:
 class Terminal:
     """A shell on a terminal of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: Sequence[str] = ALJAVA) -> None:
         environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "TERM": "dumb", "COLUMNS": "100"}
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            ALJAVA, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=environment, start_new_session=True
+            command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=environment, start_new_session=True
         )
         os.close(slave)
         self._seen = ""
@@ -254,6 +254,12 @@ def test_the_shell_asks_answers_and_leaves(terminal: Terminal, tmp_path: Path) -
     terminal.send("from 'missing.arrow';\n")
     terminal.expect("missing.arrow does not exist")
     terminal.expect("aljava> ")
+    aljava.write({f"c{number}": [number] for number in range(300)}, tmp_path / "wide.arrow")
+    terminal.send("from 'wide.arrow';\n")
+    assert terminal.expect("1 row, 300 columns").count("…") > 1
+    terminal.expect("aljava> ")
+    terminal.send("\n")
+    terminal.expect("aljava> ")
     terminal.send(".help\n")
     terminal.expect("control-D")
     terminal.expect("aljava> ")
@@ -296,3 +302,40 @@ def test_the_shell_completes_addresses_columns_and_keywords(terminal: Terminal) 
     terminal.expect("select")
     terminal.send(" 1 as one;\n")
     terminal.expect("1 row, 1 column")
+    terminal.expect("aljava> ")
+    terminal.send("create temp table quivers (flechas int);\n")
+    terminal.expect("aljava> ")
+    terminal.send("select flec\t")
+    terminal.expect("flechas")
+    terminal.send(" from quiv\t")
+    terminal.expect("quivers")
+    terminal.send(";\n")
+    terminal.expect("0 rows, 1 column")
+    terminal.expect("aljava> ")
+    terminal.send("from 'nothing.arrow' where x\t\t;\n")
+    terminal.expect("nothing.arrow does not exist")
+    terminal.expect("aljava> ")
+    terminal.send(".exit\n")
+    assert terminal.process.wait(30) == 0
+
+
+@pytest.mark.long
+def test_a_shell_without_a_history(tmp_path: Path, trades: str) -> None:
+    """Where it cannot be kept, and where Python was built without readline."""
+    (tmp_path / "state").write_text("a file where a folder has to be")
+    without = (
+        "import sys; sys.modules['readline'] = None; sys.argv = ['aljava', 'sql']; import aljava.cli as it; it.main()"
+    )
+    for command, said in ((ALJAVA, "the history is not kept: "), ([sys.executable, "-c", without], "")):
+        shell = Terminal(tmp_path, command)
+        try:
+            shell.expect("aljava> ")
+            shell.send("select count(*) * 14 as n from 'trades.arrow';\n")
+            shell.expect("42")
+            shell.expect("aljava> ")
+            shell.send("\x04")
+            if said:
+                shell.expect(said)
+            assert shell.process.wait(30) == 0
+        finally:
+            shell.close()

@@ -303,6 +303,12 @@ def bar(kind: str) -> Iterator["Callable[[Progress], None]"]:
 
 
 def _duration(seconds: float) -> str:
+    """A time in words.
+
+    Examples:
+        >>> _duration(59.4), _duration(61), _duration(7500)
+        ('59 s', '1 min 01 s', '2 h 05 min')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
