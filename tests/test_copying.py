@@ -1,20 +1,33 @@
 """Copying tables between formats: what a text keeps, what is refused, and how little memory it takes."""
 
+import io
+import json
 import os
 import re
 import subprocess
 import sys
 import time
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 
 import aljava
-from aljava.errors import InvalidData, InvalidOption, UnsupportedType
+from aljava.errors import InvalidData, InvalidOption, SchemaMismatch, UnsupportedType
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> None:
+    """pyarrow opens a pipe for signals when it first reads a CSV file whole, and keeps it."""
+    pyarrow.csv.read_csv(io.BytesIO(b"a\n1\n"))
 
 
 class Somewhere:
@@ -75,13 +88,88 @@ def test_unions_in_json_lines(tmp_path, nested) -> None:
         aljava.write(pa.table({"mix": column}), tmp_path / "union.arrow")
         return tmp_path / "union.arrow"
 
-    with pytest.raises(UnsupportedType, match="column 'mix'"):
-        aljava.copy(written(pa.array([1, 2]), pa.array(["a", "b"])), tmp_path / "union.jsonl")
-    assert not (tmp_path / "union.jsonl").exists()
+    uuids = pa.array([bytes(16)] * 2, pa.uuid())
+    for one, another in [
+        (pa.array([1, 2]), pa.array(["a", "b"])),
+        (pa.array([1, 2]), pa.array(["a", "b"]).dictionary_encode()),
+        (pa.array([1, 2]), pa.array([True, False])),
+        (pa.array([1, 2]), uuids),
+        (pa.array([[1], [2]]), pa.array([{"a": 1}, {"a": 2}])),
+    ]:
+        with pytest.raises(UnsupportedType, match="column 'mix'"):
+            aljava.copy(written(one, another), tmp_path / "union.jsonl")
+        assert not (tmp_path / "union.jsonl").exists()
+    for one, another in [(pa.array(["a", "b"]), uuids), (pa.array([1, 2]), pa.nulls(2))]:
+        assert aljava.copy(written(one, another), tmp_path / "union.jsonl").rows == 2
     aljava.copy(written(pa.array([1, 2]), pa.array([0.5, 4.5])), tmp_path / "union.jsonl")
     aljava.copy(tmp_path / "union.jsonl", tmp_path / "back.arrow")
     values = aljava.read(tmp_path / "back.arrow")["mix"].to_pylist()
     assert values == ([{"inside": 1}, {"inside": 4.5}] if nested else [1, 4.5])
+
+
+NAN = float("nan")
+
+
+def _like(first: Any, kind: pa.DataType) -> pa.Array:
+    return pa.array([first, None], kind)
+
+
+@pytest.mark.parametrize(
+    ("values", "in_csv", "in_json"),
+    [
+        (_like("a", pa.string()).dictionary_encode(), '"a"', "a"),
+        (_like("a", pa.string_view()), '"a"', "a"),
+        (_like(b"a", pa.binary_view()), '"YQ=="', "YQ=="),
+        (_like(b"\xff", pa.binary(1)), '"/w=="', "/w=="),
+        (_like(Decimal("-2.50"), pa.decimal32(5, 2)), "-2.50", "-2.50"),
+        (_like(Decimal("-2.50"), pa.decimal64(5, 2)), "-2.50", "-2.50"),
+        (_like(1, pa.time64("ns")), "00:00:00.000000001", "00:00:00.000000001"),
+        (_like(1, pa.timestamp("ns")), "1970-01-01 00:00:00.000000001", "1970-01-01 00:00:00.000000001"),
+        (_like(-5, pa.duration("ms")), "-5", -5),
+        (_like((1, 2, 3), pa.month_day_nano_interval()), None, {"months": 1, "days": 2, "nanoseconds": 3}),
+        (_like([date(2025, 1, 2)], pa.large_list(pa.date32())), '"[""2025-01-02""]"', ["2025-01-02"]),
+        (_like([1, None], pa.list_view(pa.int8())), '"[1, null]"', [1, None]),
+        (_like([1, 2], pa.list_(pa.duration("s"), 2)), '"[1, 2]"', [1, 2]),
+        (_like([("k", Decimal(1))], pa.map_(pa.string(), pa.decimal128(2, 1))), None, [{"key": "k", "value": "1.0"}]),
+        (_like({"x": b"a", "y": NAN}, pa.struct({"x": pa.binary(), "y": pa.float16()})), None, {"x": "YQ==", "y": None}),  # noqa: E501
+        (_like(UUID(int=1).bytes, pa.uuid()), f'"{UUID(int=1)}"', str(UUID(int=1))),
+    ],
+    ids=lambda it: str(it.type) if isinstance(it, pa.Array) else "",
+)  # fmt: skip
+def test_every_type_as_text(tmp_path: Path, values: pa.Array, in_csv: str | None, in_json: Any) -> None:
+    aljava.write(pa.table({"id": [1, 2], "it": values}), tmp_path / "it.arrow")
+    for suffix in ("csv", "jsonl"):
+        aljava.copy(tmp_path / "it.arrow", tmp_path / f"it.{suffix}")
+    in_csv = in_csv or '"' + json.dumps(in_json).replace('"', '""') + '"'
+    assert (tmp_path / "it.csv").read_text() == f'"id","it"\n1,{in_csv}\n2,\n'
+    lines = [json.loads(line) for line in (tmp_path / "it.jsonl").read_text().splitlines()]
+    assert lines == [{"id": 1, "it": in_json}, {"id": 2, "it": None}]
+
+
+def test_what_a_format_has_not(tmp_path: Path) -> None:
+    span = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
+    aljava.write(pa.table({"id": [1], "span": span}), tmp_path / "it.arrow")
+    with pytest.raises(UnsupportedType, match="column 'span' is month_day_nano_interval, which Parquet does not have"):
+        aljava.copy(tmp_path / "it.arrow", tmp_path / "out.parquet")
+    with pytest.raises(InvalidOption, match=r"csv, which has no compression='zstd': a name such as OUT\.csv\.gz"):
+        aljava.copy(tmp_path / "it.arrow", tmp_path / "out.csv", compression="zstd")
+    with pytest.raises(InvalidOption, match="format 'orc' is none of arrow"):
+        aljava.copy(tmp_path / "it.arrow", tmp_path / "out", target_format="orc")
+    assert os.listdir(tmp_path) == ["it.arrow"]
+
+
+def test_texts_of_different_columns(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("id,name\n1,a\n")
+    (tmp_path / "2.csv").write_text("id,colour\n2,b\n")
+    with pytest.raises(SchemaMismatch, match=r"2\.csv has a column 'colour', and .*1\.csv has no"):
+        aljava.copy([tmp_path / "1.csv", tmp_path / "2.csv"], tmp_path / "out.arrow")
+    assert not (tmp_path / "out.arrow").exists()
+
+
+def test_the_line_of_a_row_with_too_many_values(tmp_path: Path) -> None:
+    (tmp_path / "it.csv").write_text('id,text\n\n1,"over\ntwo lines"\n2,b\n3,c,d\n')
+    with pytest.raises(InvalidData, match="line 6: 3 values where the header has 2 "):
+        aljava.copy(tmp_path / "it.csv", tmp_path / "out.arrow")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is told by /proc")

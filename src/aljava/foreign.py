@@ -17,9 +17,11 @@ a list, a struct, a map    CSV: as JSON. A map is a list of `{"key": …, "value
 """
 
 import base64
+import csv
 import datetime
 import decimal
 import io
+import itertools
 import json
 import math
 import os
@@ -166,23 +168,23 @@ def _opened(place: Place, kind: Kind, schema: pa.Schema | None) -> Any:
                 read_options=arrow_json.ReadOptions(block_size=BLOCK_BYTES),
                 parse_options=arrow_json.ParseOptions(explicit_schema=schema),
             )
-        from pyarrow import csv
+        from pyarrow import csv as arrow_csv
 
-        return csv.open_csv(
+        return arrow_csv.open_csv(
             source,
-            read_options=csv.ReadOptions(block_size=BLOCK_BYTES),
+            read_options=arrow_csv.ReadOptions(block_size=BLOCK_BYTES),
             parse_options=_csv_options(kind),
             # "NA" is a country, and a null only where nothing stands.
-            convert_options=csv.ConvertOptions(
+            convert_options=arrow_csv.ConvertOptions(
                 null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=schema
             ),
         )
 
 
 def _csv_options(kind: Kind, **more: Any) -> Any:
-    from pyarrow import csv
+    from pyarrow import csv as arrow_csv
 
-    return csv.ParseOptions(delimiter=_DELIMITERS[kind.format], newlines_in_values=True, **more)
+    return arrow_csv.ParseOptions(delimiter=_DELIMITERS[kind.format], newlines_in_values=True, **more)
 
 
 def _source(place: Place, kind: Kind) -> Any:
@@ -229,7 +231,7 @@ def _explanation(place: Place, kind: Kind, schema: pa.Schema | None, said: str) 
 
 def _ragged(place: Place, kind: Kind) -> InvalidData | None:
     """The first row with too many or too few values. pyarrow counts rows only on one thread: once more, then."""
-    from pyarrow import csv
+    from pyarrow import csv as arrow_csv
 
     found = []
 
@@ -238,9 +240,9 @@ def _ragged(place: Place, kind: Kind) -> InvalidData | None:
         return "error"
 
     with suppress(pa.ArrowInvalid):
-        csv.read_csv(
+        arrow_csv.read_csv(
             _source(place, kind),
-            read_options=csv.ReadOptions(use_threads=False),
+            read_options=arrow_csv.ReadOptions(use_threads=False),
             parse_options=_csv_options(kind, invalid_row_handler=note),
         )
     if not found:
@@ -254,12 +256,12 @@ def _ragged(place: Place, kind: Kind) -> InvalidData | None:
 
 
 def _line_of_row(place: Place, kind: Kind, row: int) -> int:
-    """The number of a row's line in the file: pyarrow does not count empty lines."""
-    for number, line in enumerate(io.BufferedReader(_source(place, kind)), start=1):
-        row -= bool(line.strip(b"\r\n"))
-        if not row:
-            return number
-    return row
+    """The number of a row's last line: pyarrow counts no empty lines, and a value in quotes may have several."""
+    text = io.TextIOWrapper(io.BufferedReader(_source(place, kind)), "utf-8", "replace", newline="")
+    rows = csv.reader(text, delimiter=_DELIMITERS[kind.format])
+    with suppress(csv.Error):  # a value that is longer than Python takes
+        next(itertools.islice(filter(None, rows), row - 1, row), None)
+    return rows.line_num
 
 
 def writer(kind: Kind, sink: Any, schema: pa.Schema, compression: str | None, address: str) -> Any:
@@ -348,7 +350,7 @@ class _Csv:
     """Comma-separated values, the header first."""
 
     def __init__(self, sink: Any, schema: pa.Schema, kind: Kind) -> None:
-        from pyarrow import csv
+        from pyarrow import csv as arrow_csv
 
         self._bytes = _compressed(sink, kind.codec)
         self._columns = [_csv_column(field.type) for field in schema]
@@ -356,8 +358,8 @@ class _Csv:
         self._schema = pa.schema(
             [pa.field(field.name, to) for field, (to, _) in zip(schema, self._columns, strict=True)]
         )
-        self._writer = csv.CSVWriter(
-            self._bytes, self._schema, write_options=csv.WriteOptions(delimiter=_DELIMITERS[kind.format])
+        self._writer = arrow_csv.CSVWriter(
+            self._bytes, self._schema, write_options=arrow_csv.WriteOptions(delimiter=_DELIMITERS[kind.format])
         )
 
     def write(self, batch: pa.RecordBatch) -> None:
