@@ -6,6 +6,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from datetime import date, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +105,65 @@ def test_columns_find_their_place(tmp_path) -> None:
     aljava.append(pa.table({"b": pa.array(["y"], pa.large_string()), "a": pa.array([2], pa.int8())}), path)
     aljava.append({"b": pa.nulls(1), "a": pa.array([3.0])}, path)
     assert aljava.read(path).to_pydict() == {"a": [1, 2, 3], "b": ["x", "y", None]}
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "value"),
+    [
+        (pa.large_string(), pa.string(), "x"),
+        (pa.dictionary(pa.int8(), pa.string()), pa.string_view(), "x"),
+        (pa.string_view(), pa.dictionary(pa.int8(), pa.string()), "x"),
+        (pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int8(), pa.large_string()), "x"),
+        (pa.binary(), pa.large_binary(), b"x"),
+        (pa.decimal128(5, 1), pa.decimal256(50, 1), Decimal("1.5")),
+        (pa.timestamp("s", "UTC"), pa.timestamp("ns", "America/Sao_Paulo"), datetime(2025, 1, 2)),
+        (pa.date32(), pa.date64(), date(2025, 1, 2)),
+        (pa.time32("s"), pa.time64("us"), time_of_day(12)),
+        (pa.duration("s"), pa.duration("ns"), timedelta(seconds=3)),
+        (pa.null(), pa.list_(pa.int8()), None),
+    ],
+    ids=str,
+)
+def test_what_means_the_same_is_cast(tmp_path, here, there, value) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write(pa.table({"a": pa.nulls(1, there)}), path)
+    aljava.append(pa.table({"a": pa.array([value], here)}), path)
+    column = aljava.read(path)["a"]
+    assert column.type == there
+    assert column.to_pylist() == [None, pa.array([value], there).to_pylist()[0]]
+
+
+def test_columns_of_one_name(tmp_path) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write(pa.table([[1], [2], ["x"]], names=["a", "a", "b"]), path)
+    aljava.append(pa.table([pa.array([3], pa.int8()), pa.array([4]), ["y"]], names=["a", "a", "b"]), path)
+    with pytest.raises(SchemaMismatch, match="must have them in its order"):
+        aljava.append(pa.table([[5], ["z"], [6]], names=["a", "b", "a"]), path)
+    assert aljava.read(path).columns[1].to_pylist() == [2, 4]
+
+
+def test_no_null_where_none_may_be(tmp_path) -> None:
+    path = tmp_path / "table.arrow"
+    aljava.write(pa.table([[1]], schema=pa.schema([pa.field("a", pa.int64(), nullable=False)])), path)
+    before = path.read_bytes()
+    with pytest.raises(SchemaMismatch, match="takes no nulls, and what is to be appended has 1 of them"):
+        aljava.append({"a": [2, None]}, path)
+    assert path.read_bytes() == before
+    assert aljava.append({"a": [2]}, path).rows == 1
+
+
+def test_a_file_that_becomes_shorter(tmp_path) -> None:
+    """What another writer left behind its batches is written over; what remains of it goes."""
+    table, sink = pa.table({"a": [1, 2]}), pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = sink.getvalue().to_pybytes()
+    footer = len(content) - 10 - int.from_bytes(content[-10:-6], "little")
+    path = tmp_path / "table.arrow"
+    path.write_bytes(content[:footer] + bytes(100_000) + content[footer:])
+    aljava.append({"a": [3]}, path)
+    assert path.stat().st_size < 20_000
+    assert aljava.read(path)["a"].to_pylist() == pa.ipc.open_file(path).read_all()["a"].to_pylist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,11 @@ def _cast(column: pa.Array, field: pa.Field, address: str, rows: str) -> pa.Arra
     if column.type == field.type:
         return column
     try:
+        # pyarrow casts a dictionary to the type of its values, and from that, and hardly to another.
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_dictionary(field.type):
+            column = column.cast(field.type.value_type)
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SchemaMismatch(
