@@ -87,6 +87,15 @@ def files(folder: str):
         if os.path.basename(path).startswith("secret") and "HTTP_AUTHORIZATION" not in environ:
             start_response("401 Unauthorized", [("Content-Length", "0")])
             return [b""]
+        if os.path.basename(path).startswith("status"):  # of the answer to a range in the midst, and where it is empty
+            status = os.path.basename(path).removeprefix("status ")
+            if status == "416 Empty" or not environ.get("HTTP_RANGE", "").startswith("bytes=-"):
+                start_response(status, [("Content-Length", "0")])
+                return [b""]
+            start_response(
+                "206 Partial Content", [("Content-Length", "1"), ("Content-Range", "bytes 999999-999999/1000000")]
+            )
+            return [b"x"]
         if not os.path.exists(path):
             start_response("404 Not Found", [("Content-Length", "0")])
             return [b""]

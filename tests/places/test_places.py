@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+import fsspec.implementations.memory
 import pyarrow as pa
 import pyarrow.fs
 import pytest
@@ -22,6 +23,7 @@ from aljava.errors import (
     AlreadyExists,
     InvalidData,
     InvalidOption,
+    MissingDependency,
     NotFound,
     TransferError,
 )
@@ -372,6 +374,8 @@ class TestRemote:
         assert locate("memory:///own", storage_options={}).source().read() == b"other"
         with pytest.raises(InvalidOption, match="filesystem="):
             locate("x", filesystem="s3")
+        with pytest.raises(InvalidOption, match="give one"):
+            locate("x", filesystem=s3.system, storage_options={})
 
     def test_a_large_object_goes_through_a_file(self, s3, monkeypatch) -> None:
         monkeypatch.setattr("aljava.places.remote.IN_MEMORY", 1 << 20)
@@ -379,6 +383,29 @@ class TestRemote:
         with place.sink() as sink:
             sink.write(content)
         assert place.source().read() == content
+
+    def test_what_the_file_system_says(self, tmp_path) -> None:
+        """Errors of a file system become ours, without what was in its options."""
+
+        class Guarded(fsspec.implementations.memory.MemoryFileSystem):
+            protocol, cachable = "guarded", False
+
+            def isfile(self, path):
+                raise {"denied": PermissionError, "gone": FileNotFoundError}.get(path.rpartition("/")[2], OSError)(
+                    f"{path}: {self.storage_options['client']['key']} and status 403"
+                )
+
+        fsspec.register_implementation("guarded", Guarded, clobber=True)
+        for name, kind in (("denied", AccessDenied), ("gone", NotFound), ("other", AccessDenied)):
+            with pytest.raises(kind) as caught:
+                locate(f"guarded://x/{name}", storage_options={"client": {"key": SECRET}}).source()
+            assert SECRET not in str(caught.value)
+
+    def test_what_is_not_installed(self) -> None:
+        with pytest.raises(MissingDependency, match="needs a package for wandb://"):
+            locate("wandb://x/y")
+        with pytest.raises(TransferError, match="hdfs://nowhere/x cannot be reached"):
+            locate("hdfs://nowhere/x")
 
     def test_kinds_that_nobody_knows(self) -> None:
         with pytest.raises(AddressError, match=r"s3://.*memory"):
@@ -411,6 +438,14 @@ class TestHttp:
             locate("http://127.0.0.1:1/x").source()
         with pytest.raises(InvalidOption):
             locate(f"{web.url}/x").sink()
+        with pytest.raises(InvalidOption, match="only 'headers', not anon"):
+            locate(f"{web.url}/x", storage_options={"anon": True})
+        with pytest.raises(InvalidData, match="is empty"):
+            locate(f"{web.url}/status%20416%20Empty").source()
+        for status, words in (("500 Broken", "the server answered 500"), ("200 OK", "a range with status 200")):
+            source = locate(f"{web.url}/status%20{quote(status)}").source()
+            with pytest.raises(TransferError, match=words):
+                source.read_at(10, 0)
 
     def test_credentials_are_sent_and_not_shown(self, web) -> None:
         place = locate(web.url.replace("http://", f"http://user:{SECRET}@") + f"/secret?signature={SECRET}")

@@ -236,7 +236,7 @@ def _by_fsspec(scheme: str, address: str, shown: str, storage_options: Any) -> t
         raise MissingDependency(
             f"{shown} needs fsspec, which is not installed: pip install 'aljava[cloud]', or give filesystem="
         ) from error
-    if scheme not in fsspec.available_protocols():
+    if scheme not in {*fsspec.available_protocols(), *fsspec.registry}:
         raise AddressError(
             f"{shown} is of an unknown kind ({scheme}://): give a path, file://, shm://STORE/KEY, http(s)://, s3://, "
             f"gs://, abfs://, hdfs:// or one that fsspec knows ({', '.join(sorted(fsspec.available_protocols()))})"
