@@ -1,11 +1,13 @@
 """What a job promises: every file once, one bad file alone, only what is missing or changed, errors before work."""
 
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
 import random
 from collections import Counter
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +19,7 @@ from aljava import jobs
 from aljava.address import locate
 from aljava.errors import AccessDenied, InvalidData, InvalidOption, JobError, NotFound
 from aljava.jobs.manifest import Entry, Manifest
+from aljava.jobs.sources import listed
 from tests.jobs import work
 
 OUTPUTS = ["a.arrow", "d.arrow", "e.arrow", "f.arrow", "year=2025/b.arrow", "year=2025/deep/c.arrow"]
@@ -270,6 +273,16 @@ class TestBadInput:
             jobs.executor_for("everywhere")
         with pytest.raises(InvalidOption, match="0 workers"):
             jobs.executor_for("processes", 0)
+        for wrong, words in (("dask://here:99999", "Port out of range"), ("dask:///x", "no address of a scheduler")):
+            with pytest.raises(InvalidOption, match=words):
+                jobs.executor_for(wrong)
+        with pytest.raises(InvalidOption, match="has the workers that it has: leave workers=2 out"):
+            jobs.executor_for("ray://here", 2)
+        with pytest.raises(InvalidOption, match="takes folders by their addresses"):
+            jobs.convert(mixed, 5, executor=threads)
+        for wrong in (5, b"bytes"):
+            with pytest.raises(InvalidOption, match="takes addresses of files, not a "):
+                jobs.verify(wrong, executor=threads)
         with pytest.raises(InvalidOption, match="no folder"):
             jobs.convert(mixed, "shm://desk", executor=threads)
 
@@ -280,6 +293,45 @@ def test_one_run_at_a_time(mixed: Path, tmp_path: Path, threads) -> None:
         jobs.verify(mixed, manifest=tmp_path / "m.arrow", executor=threads)
     held.close(complete=False)
     assert jobs.verify(mixed, manifest=tmp_path / "m.arrow", executor=threads).done == 4
+
+
+class Own(Executor):
+    """An executor that the user brings."""
+
+    def __init__(self, version: str | None = None) -> None:
+        self.version, self.calls = version, 0
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.calls += 1
+        future: Future = Future()
+        if fn is importlib.metadata.version and args == ("pyarrow",) and self.version != "right":
+            future.set_exception(OSError("no disk")) if self.version is None else future.set_result(self.version)
+            return future
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_an_executor_of_the_users_own(mixed: Path, tmp_path: Path) -> None:
+    own = Own("right")
+    assert jobs.convert(mixed, tmp_path / "out", executor=own).done == 6
+    assert own.calls >= 6
+    with pytest.raises(JobError, match=r"a worker has pyarrow 0\.1, and here it is"):
+        jobs.verify(mixed, executor=Own("0.1"))
+    with pytest.raises(JobError, match="a worker cannot say which pyarrow it has: no disk"):
+        jobs.verify(mixed, executor=Own())
+
+
+def test_sources_of_every_kind(tmp_path: Path, threads) -> None:
+    table = pa.table({"id": [1, 2]})
+    aljava.write(table, tmp_path / "a.arrow")
+    with aljava.Store("jobs-source") as store:
+        store["b"] = table
+        listing = list(listed([tmp_path / "a.arrow", (tmp_path / "a.arrow").as_uri(), "shm://jobs-source/b"]))
+        assert [source.address for source in listing] == [str(tmp_path / "a.arrow")] * 2 + ["shm://jobs-source/b"]
+        assert jobs.verify(iter(listing), executor=threads).rows == 4  # each once
+        out = jobs.convert("shm://jobs-source/b", tmp_path / "out", format="csv", executor=threads)
+        assert (out.ok, out.rows) == (True, 2)
+        store.destroy()
 
 
 def test_a_process_pool_and_its_dead(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Jobs from and to a real S3 endpoint over HTTP: the same bytes as here, and the same manifest to go on from."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +10,8 @@ import pytest
 
 import aljava
 from aljava import jobs
-from aljava.errors import AccessDenied, NotFound
+from aljava.errors import AccessDenied, InvalidOption, NotFound
+from aljava.jobs.sources import listed
 from tests.jobs.test_jobs import digests
 from tests.places.servers import running
 
@@ -85,6 +88,53 @@ def test_convert(bucket, sources: Path, tmp_path: Path) -> None:
         assert (there.done, there.failed) == (30, 0)
         assert digests(tmp_path / "here") == fetched(system, "converted", tmp_path / "there")
         assert jobs.convert(address("in"), address("converted"), executor=executor).kept == 30
+
+
+def test_one_file_and_some(bucket, sources: Path, tmp_path: Path) -> None:
+    address, system = bucket
+    some = "in/*.arrow"
+    with jobs.executor_for("threads") as executor:
+        assert jobs.verify(address(some), executor=executor).done == 10
+        assert jobs.verify(address("in/00 ç%2520#.arrow"), executor=executor).done == 1
+        out = jobs.convert(address(some), tmp_path / "out", format="parquet", executor=executor)
+        assert (out.done, out.rows) == (10, 1000)
+        assert "a:b" not in str(out.table.to_pylist())
+        with pytest.raises(InvalidOption, match="would be a source as well"):
+            jobs.convert(address("in/*"), address("in"), executor=executor)
+        with pytest.raises(InvalidOption, match="would be a source as well"):
+            jobs.convert(address("in"), address("in/deep"), executor=executor)
+        assert jobs.convert(address("in/*.csv"), address("texts"), executor=executor).done == 10
+        for nothing in ("in/nothing.arrow", "in/*.orc"):
+            with pytest.raises(NotFound):
+                jobs.verify(address(nothing), executor=executor)
+        # What is percent-encoded is no glob.
+        for name in ("a1.arrow", "a[1].arrow"):
+            aljava.write({"id": [1]}, f"jobs/odd/{name}", filesystem=system)
+        assert [source.name for source in listed(address("odd/a%5B1%5D.arrow"))] == ["a[1].arrow"]
+        assert [source.name for source in listed(address("odd/a[1].arrow"))] == ["a1.arrow"]
+
+
+def test_a_store_that_is_listed_folder_by_folder(tmp_path: Path) -> None:
+    """As all but S3 are."""
+    for name in ("a.arrow", "deep/b.arrow", "deep/er/c.arrow", "deep/_d.arrow", "_hidden/e.arrow"):
+        aljava.write({"id": [1]}, f"memory://by-folder/{name}")
+    with jobs.executor_for("threads") as executor:
+        done = jobs.verify("memory://by-folder", executor=executor)
+        assert sorted(done.table["source"].to_pylist()) == [
+            f"memory://by-folder/{name}" for name in ("a.arrow", "deep/b.arrow", "deep/er/c.arrow")
+        ]
+        assert jobs.compact("memory://by-folder/deep", tmp_path / "out", executor=executor).rows == 2
+
+
+def test_the_command(bucket, sources: Path) -> None:
+    address, _ = bucket
+    command = [sys.executable, "-m", "aljava", "verify"]
+    for name, said in (
+        ("in/00 ç%2520#.arrow", "sound; checksums match"),
+        ("in/*.arrow", "verify: 10 files"),
+    ):
+        done = subprocess.run([*command, address(name)], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, said in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 def test_what_is_not_there(bucket, tmp_path: Path) -> None:

@@ -36,13 +36,11 @@ class Root:
 
     #: As `aljava.open` takes it; a path is absolute. May hold credentials: `shown` does not. Empty for no folder.
     address: str
-    #: Of pyarrow or fsspec, in which `address` is a path.
-    filesystem: Any = None
     #: For fsspec's file system of the address.
     storage_options: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, address: Any, *, filesystem: Any = None, storage_options: Mapping[str, Any] | None = None) -> "Root":
+    def of(cls, address: Any, *, storage_options: Mapping[str, Any] | None = None) -> "Root":
         """The folder at an address.
 
         Raises:
@@ -52,16 +50,16 @@ class Root:
             raise InvalidOption(f"a job takes folders by their addresses, and {address!r} is none")
         text = os.fspath(address)
         scheme = SCHEME.match(text)
-        if filesystem is None and scheme and scheme[1].lower() in WHOLE:
+        if scheme and scheme[1].lower() in WHOLE:
             raise InvalidOption(f"{text} names one payload and no folder that files could go to")
-        if filesystem is None and (scheme is None or scheme[1].lower() == "file"):
+        if scheme is None or scheme[1].lower() == "file":
             return cls(os.path.abspath(local_path(text) if scheme else text))
-        return cls(text, filesystem, storage_options if scheme else None)
+        return cls(text, storage_options)
 
     @property
     def is_local(self) -> bool:
         """Whether it is a folder of this machine."""
-        return bool(self.address) and self.filesystem is None and SCHEME.match(self.address) is None
+        return bool(self.address) and SCHEME.match(self.address) is None
 
     @cached_property
     def shown(self) -> str:
@@ -70,8 +68,6 @@ class Root:
 
     def remote(self) -> tuple[Any, str, str, tuple[str, ...]]:
         """The file system, the path of the folder in it, the address to show, and the secrets in that."""
-        if self.filesystem is not None:
-            return find(self.address, self.filesystem)
         key = (self.address, repr(self.storage_options))
         if key not in _FOUND:
             _FOUND[key] = find(self.address, None, self.storage_options)
@@ -136,15 +132,12 @@ class Source:
         return self.root.place(self.name)
 
 
-def listed(
-    address: Any, *, filesystem: Any = None, storage_options: Mapping[str, Any] | None = None
-) -> Iterator[Source]:
+def listed(address: Any, *, storage_options: Mapping[str, Any] | None = None) -> Iterator[Source]:
     """The files that an address names, as a stream: folders are walked, the pages of a bucket are passed on.
 
     Args:
         address: a path, a glob, a folder, one of an object store, an address of one payload; a `Source`; or any
             iterable of these, which may be longer than memory.
-        filesystem: of pyarrow or fsspec, in which the address is a path.
         storage_options: for fsspec's file system of the address.
 
     Raises:
@@ -164,12 +157,12 @@ def listed(
     if isinstance(address, str | os.PathLike):
         text = os.fsdecode(os.fspath(address))
         scheme = SCHEME.match(text)
-        if filesystem is None and scheme and scheme[1].lower() in WHOLE:
+        if scheme and scheme[1].lower() in WHOLE:
             found: Iterator[Source] = iter([Source(Root(""), text)])
-        elif filesystem is None and (scheme is None or scheme[1].lower() == "file"):
+        elif scheme is None or scheme[1].lower() == "file":
             found = _local(local_path(text) if scheme else text)
         else:
-            found = _remote(text, filesystem, storage_options if scheme else None)
+            found = _remote(text, storage_options)
         first = next(found, None)
         if first is None:
             raise NotFound(
@@ -181,7 +174,7 @@ def listed(
     if not isinstance(address, Iterable) or isinstance(address, bytes | bytearray | memoryview):
         raise InvalidOption(f"a job takes addresses of files, not a {type(address).__qualname__}")
     for each in address:
-        yield from listed(each, filesystem=filesystem, storage_options=storage_options)
+        yield from listed(each, storage_options=storage_options)
 
 
 def is_one(address: str) -> bool:
@@ -197,7 +190,6 @@ def is_one(address: str) -> bool:
     if scheme and scheme[1].lower() != "file":
         if MAGIC.search(address.partition("?")[0]):
             return False
-
         place = locate(address)
         with place.explained("read"):  # type: ignore[attr-defined]
             kind = place.filesystem.get_file_info(place.path).type  # type: ignore[attr-defined]
@@ -234,29 +226,33 @@ def _stated(root: Root, name: str, entry: "os.DirEntry[str] | OSError | None") -
     return Source(root, name, found.st_size, found.st_mtime_ns)
 
 
-def _remote(text: str, filesystem: Any, storage_options: Mapping[str, Any] | None) -> Iterator[Source]:
+def _glob(before: str, path: str) -> "re.Match[str] | None":
+    """Where the first magic character stands in a path; none is magic that the address has percent-encoded."""
+    return MAGIC.search(path) if MAGIC.search(before) else None
 
-    system, path, shown, secrets = find(text, filesystem, storage_options)
+
+def _remote(text: str, storage_options: Mapping[str, Any] | None) -> Iterator[Source]:
+    system, path, shown, secrets = find(text, None, storage_options)
     whole = RemoteFile(system, path, shown, secrets)
-    magic = MAGIC.search(path)
     before, question, query = text.partition("?")
+    magic = _glob(before, path)
     if magic is None:
         with whole.explained("read"):
             info = system.get_file_info(path)
         if info.type == pyarrow.fs.FileType.Directory:
-            for source in _below(Root(text, filesystem, storage_options), system, path):
+            for source in _below(Root(text, storage_options), system, path):
                 if all(map(is_data, source.name.split("/"))):
                     yield source
             return
         if info.type == pyarrow.fs.FileType.NotFound:
             raise NotFound(f"{shown} does not exist")
-        folder, _, name = before.rpartition("/")
-        yield _informed(Root(folder + question + query, filesystem, storage_options), name, info)
+        root = Root(before.rpartition("/")[0] + question + query, storage_options)
+        yield _informed(root, path.rpartition("/")[2], info)
         return
     # The folder above the first segment with a magic character.
     folder = before[: MAGIC.search(before).start()].rpartition("/")[0]  # type: ignore[union-attr]
     below = path[: magic.start()].rpartition("/")[0]
-    root = Root(folder + question + query, filesystem, storage_options)
+    root = Root(folder + question + query, storage_options)
     wanted = pattern(path)
     for source in _below(root, system, below):
         if wanted.fullmatch(f"{below}/{source.name}") and is_meant(source.name, path):
@@ -386,16 +382,16 @@ def feeding(
         inner, outer = os.path.realpath(target.address), os.path.realpath(root.address)
     else:
         system, path, shown, secrets = find(text, None, storage_options)
-        magic = MAGIC.search(path)
         before, question, query = text.partition("?")
+        magic = _glob(before, path)
         if magic is None:
             with RemoteFile(system, path, shown, secrets).explained("read"):
                 info = system.get_file_info(path)
-            root = Root(text, None, storage_options)
+            root = Root(text, storage_options)
             is_folder = info.type == pyarrow.fs.FileType.Directory
             return root if is_folder and in_folder(target, root) else None
         folder = before[: MAGIC.search(before).start()].rpartition("/")[0]  # type: ignore[union-attr]
-        root = Root(folder + question + query, None, storage_options)
+        root = Root(folder + question + query, storage_options)
         outer = path[: magic.start()].rpartition("/")[0]
         inner = "" if target.is_local else target.remote()[1].rstrip("/")
     if not in_folder(target, root):
