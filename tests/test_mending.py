@@ -9,7 +9,10 @@ import pytest
 
 import aljava
 from aljava.errors import InvalidData, TruncatedFile
+from aljava.ipc.checksums import KEY as CHECKSUMS_KEY
+from aljava.ipc.zones import KEY as ZONES_KEY
 from tests.test_append import part
+from tests.types import arrays
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -58,7 +61,25 @@ def test_every_flipped_bit_is_found(path) -> None:
     assert missed == []
 
 
-def test_statistics_that_lie(tmp_path) -> None:
+def _numbers(low: int, high: int) -> pa.Table:
+    return pa.table({"id": pa.array(range(low, high), pa.int64())})
+
+
+_NOT_A_NUMBER = pa.table({"id": [*map(float, range(9_999)), float("nan")]})
+
+
+@pytest.mark.parametrize(
+    ("table", "said", "words"),
+    [
+        (_numbers(0, 10_000), _numbers(5, 10_005), "values lie outside of the least and the greatest"),
+        (_numbers(0, 10_000), pa.table({"id": [*range(9_999), None]}), "1 nulls, and there are 0"),
+        (_numbers(0, 10_000), _numbers(0, 9_000), "statistics of 9,000 rows of batch 0, which has 10,000"),
+        (_numbers(0, 10_000), _numbers(0, 20_000), "statistics of record batch 1, and there are 1"),
+        (_NOT_A_NUMBER, pa.table({"id": [*map(float, range(10_000))]}), "bounds where there is a NaN"),
+    ],
+    ids=["bounds", "nulls", "rows", "batches", "NaN"],
+)
+def test_statistics_that_lie(tmp_path, table, said, words) -> None:
     """Not a flipped bit but a wrong writer: everything is consistent, and the statistics are not true."""
     from aljava.ipc.checksums import FOOTER_KEY, footer_digest
     from aljava.ipc.message import schema_metadata
@@ -66,9 +87,8 @@ def test_statistics_that_lie(tmp_path) -> None:
     from aljava.ipc.zones import KEY
 
     path, other = tmp_path / "table.arrow", tmp_path / "other.arrow"
-    table = pa.table({"id": pa.array(range(10_000), pa.int64())})
-    aljava.write(table, path, compression="none")
-    aljava.write(pa.table({"id": pa.array(range(5, 10_005), pa.int64())}), other, compression="none")
+    aljava.write(table, path, compression="none", batch_rows=10_000)
+    aljava.write(said, other, compression="none", batch_rows=10_000)
     content = path.read_bytes()
     footer = aljava.ipc.open_file(path).footer
     lie = aljava.ipc.open_file(other).footer.value(KEY)
@@ -79,10 +99,74 @@ def test_statistics_that_lie(tmp_path) -> None:
     path.write_bytes(content[:start] + new + len(new).to_bytes(4, "little") + b"ARROW1")
     findings = aljava.verify(path).findings
     assert findings
-    assert all("statistics of 'id'" in finding.what for finding in findings)
+    assert all("statistics of " in finding.what for finding in findings)
+    assert words in findings[0].what
+
+
+def test_true_statistics_of_every_type(tmp_path) -> None:
+    aljava.write(pa.table(arrays()), tmp_path / "it.arrow", compression="none")
+    assert aljava.verify(tmp_path / "it.arrow").findings == ()
+
+
+@pytest.mark.parametrize("at", [6, 7])
+def test_what_nobody_reads_is_looked_at_too(path, at) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] = 1
+    path.write_bytes(content)
+    (finding,) = aljava.verify(path).findings
+    assert (finding.kind, finding.what) == ("padding", "the two bytes behind the magic are not zero")
+
+
+def test_bytes_between_the_messages_and_the_footer(path) -> None:
+    """A store leaves some there, to fill a segment; they are zero."""
+    content = path.read_bytes()
+    footer = len(content) - 10 - int.from_bytes(content[-10:-6], "little")
+    for between, expected in ((bytes(64), []), (bytes(63) + b"x", ["padding"])):
+        path.write_bytes(content[:footer] + between + content[footer:])
+        assert aljava.read(path).num_rows == 12_000
+        assert [finding.kind for finding in aljava.verify(path).findings] == expected
 
 
 class TestRepair:
+    def test_a_damaged_footer(self, path) -> None:
+        """What can be said of batches depends on what of the footer is still there."""
+        content, rows = path.read_bytes(), aljava.read(path).to_pylist()
+        footer = aljava.ipc.open_file(path).footer
+        start = len(content) - 10 - int.from_bytes(content[-10:-6], "little")
+        sums = content.index(footer.value(CHECKSUMS_KEY)[:30], start)
+        zones = content.index(footer.value(ZONES_KEY)[:30], start)
+        for low, damage, said in [
+            (start, os.urandom(len(content) - 10 - start), "the footer is gone"),
+            (sums, b"no checksums at all", "the checksums in the footer are damaged"),
+            (zones, b"no zones at all", "the footer does not give its own checksum"),
+        ]:
+            path.write_bytes(content[:low] + damage + content[low + len(damage) :])
+            repaired = aljava.repair(path)
+            assert said in repaired.unchecked
+            assert aljava.read(path).to_pylist() == rows
+            assert aljava.verify(path).ok
+
+    def test_no_checksums(self, tmp_path) -> None:
+        path = tmp_path / "it.arrow"
+        aljava.write(part(0), path, compression="none", batch_rows=1000, checksums=False)
+        block = aljava.ipc.open_file(path).footer.batches[2]
+        content = bytearray(path.read_bytes())
+        content[block.offset : block.end] = bytes(block.end - block.offset)
+        path.write_bytes(content)
+        repaired = aljava.repair(path)
+        assert "carries no checksums" in repaired.unchecked
+        assert "1 of the 6 record batches of the footer: not found" in repaired.lost
+        assert aljava.read(path).to_pylist() == [*part(0).to_pylist()[:2000], *part(0).to_pylist()[3000:]]
+
+    @pytest.mark.parametrize(("name", "kind"), [("it.arrows", "Arrow IPC stream"), ("it.parquet", "Parquet")])
+    def test_what_needs_no_footer(self, tmp_path, name, kind) -> None:
+        aljava.write(part(0), tmp_path / "it.arrow")
+        with open(tmp_path / "it.arrows", "wb") as sink, pa.ipc.new_stream(sink, part(0).schema) as writer:
+            writer.write_table(part(0))
+        pyarrow.parquet.write_table(part(0), tmp_path / "it.parquet")
+        with pytest.raises(InvalidData, match=f"is {kind} and no IPC file: what is whole of it can be read as it is"):
+            aljava.repair(tmp_path / name)
+
     def test_cut_anywhere(self, path) -> None:
         content, table = path.read_bytes(), aljava.read(path)
         rows = table.to_pylist()

@@ -331,7 +331,9 @@ def repair(address: Any, to: Any = None) -> Repaired:
         if buffer[:6].to_pybytes() != MAGIC:
             kind = recognise(source, place.address)
             if kind is not Format.IPC_FILE:
-                raise InvalidData(f"{place.address} is an {kind.value}: what is whole of it can be read as it is")
+                raise InvalidData(
+                    f"{place.address} is {kind.value} and no IPC file: what is whole of it can be read as it is"
+                )
     with explained(place.address):
         wreck = _Wreck(buffer, _whole_end(place))
     with target.sink() as sink:

@@ -1,6 +1,7 @@
 """The calls of `pyarrow.feather`, with its meaning. pyarrow's own tests of them are run in `test_pyarrow_suite`."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,89 @@ def test_version_1_is_read_and_written(tmp_path: Path) -> None:
     assert ours.read_bytes() == theirs.read_bytes()
     assert feather.read_table(theirs) == TABLE
     assert feather.read_table(io.BytesIO(theirs.read_bytes()), columns=["b"]) == TABLE.select(["b"])
+
+
+def version_1(**changes: int | None) -> bytes:
+    """A file of one category of four values, two of them null, as another writer would make it; with changes."""
+    flatbuffers = pytest.importorskip("flatbuffers")
+    it = {"type": 1, "offset": 8, "length": 4, "nulls": 1, "total": 16, "levels_type": 11, "levels_length": 2}
+    it |= {"kind": 1, "details": 1, "levels": 1, "name": 1, "columns": 1, "unit": None, "tail": 0} | changes
+    build = flatbuffers.Builder(0)
+
+    def values(type_: int, offset: int, length: int, nulls: int, total: int) -> int:
+        build.StartObject(6)
+        build.PrependInt8Slot(0, type_, -1)
+        for slot, number in enumerate((offset, length, nulls, total), 2):
+            build.PrependInt64Slot(slot, number, -1)
+        return build.EndObject()
+
+    name = build.CreateString("c")
+    levels = values(it["levels_type"], 24, it["levels_length"], 0, 24)
+    build.StartObject(2)
+    if it["unit"] is not None:
+        build.PrependInt8Slot(0, it["unit"], -1)
+    elif it["levels"]:
+        build.PrependUOffsetTRelativeSlot(0, levels, 0)
+    details = build.EndObject()
+    codes = values(it["type"], it["offset"], it["length"], it["nulls"], it["total"])
+    build.StartObject(5)
+    if it["name"]:
+        build.PrependUOffsetTRelativeSlot(0, name, 0)
+    build.PrependUOffsetTRelativeSlot(1, codes, 0)
+    build.PrependUint8Slot(2, it["kind"], 0)
+    if it["details"]:
+        build.PrependUOffsetTRelativeSlot(3, details, 0)
+    column = build.EndObject()
+    build.StartVector(4, 1, 4)
+    build.PrependUOffsetTRelative(column)
+    columns = build.EndVector()
+    build.StartObject(5)
+    build.PrependInt64Slot(1, 4, 0)
+    if it["columns"]:
+        build.PrependUOffsetTRelativeSlot(2, columns, 0)
+    build.PrependInt32Slot(3, 2, 0)
+    build.Finish(build.EndObject())
+    metadata = bytes(build.Output())
+    body = b"FEA1" + bytes(4)
+    body += b"\x0d" + bytes(7) + bytes([0, 9, 1, 0]) + bytes(4)  # codes: all but the second are there
+    body += struct.pack("<3i4x", 0, 1, 3) + b"xyz" + bytes(5)  # "x" and "yz"
+    return body + metadata + (len(metadata) + it["tail"]).to_bytes(4, "little") + b"FEA1"
+
+
+@pytest.mark.filterwarnings("ignore:Feather V1:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tail": 1 << 20}, "its metadata claims"),
+        ({"tail": -16}, "points outside itself|damaged"),
+        ({"columns": 0}, "names no columns"),
+        ({"name": 0}, "a column without name or values"),
+        ({"kind": 9}, "a column of kind 9 with details"),
+        ({"details": 0}, "a column of kind 1 without details"),
+        ({"levels": 0}, "a category without levels"),
+        ({"type": 9}, "a category without levels, or whose codes are no integers"),
+        ({"kind": 2, "unit": 7}, "a unit of time of number 7"),
+        ({"type": 99}, "values of type 99"),
+        ({"levels_type": 99}, "values of type 99"),
+        ({"offset": 1 << 40}, "in 16 bytes at offset"),
+        ({"nulls": 5}, "4 values, 5 of them null"),
+        ({"length": -2}, "-2 values"),
+        ({"length": 1 << 40}, "do not fit into 16 bytes"),
+        ({"levels_length": 1 << 40}, "do not fit into 24 bytes"),
+    ],
+    ids=str,
+)
+def test_version_1_is_looked_at_before_it_is_read(changes: dict[str, int], words: str) -> None:
+    """pyarrow's own reader believes all of it, and reads memory that is not the file's."""
+    sound = version_1()
+    expected = ["x", None, "yz", "x"]
+    assert pyarrow.feather.read_table(io.BytesIO(sound))["c"].to_pylist() == expected
+    assert feather.read_table(io.BytesIO(sound))["c"].to_pylist() == expected
+    with pytest.raises(InvalidData, match=words):
+        feather.read_table(io.BytesIO(version_1(**changes)))
+    for cut in (1, 9, len(sound) - 1):
+        with pytest.raises(InvalidData):
+            feather.read_table(io.BytesIO(sound[:-cut]))
 
 
 def test_several_files_are_one_table(tmp_path: Path) -> None:

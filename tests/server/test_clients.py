@@ -181,8 +181,16 @@ def test_plain_flight_client(served: Served) -> None:
         assert client.do_get(info.endpoints[0].ticket, options).read_all().equals(table(5000))
         ask = json.dumps({"table": "data/t", "columns": ["value"], "filter": "id in (1, 2)", "limit": 5}).encode()
         assert client.do_get(pa.flight.Ticket(ask), options).read_all().to_pydict() == {"value": [0.5, 1.0]}
+        by_command = pa.flight.FlightDescriptor.for_command(ask)
+        assert client.get_schema(by_command, options).schema.names == ["value"]
+        assert client.get_flight_info(by_command, options).schema.names == ["value"]
         assert [result.body.to_pybytes() for result in client.do_action("health", options)] == [b"ok"]
-        for bad in (b'{"table": 5}', b"{", b'{"table": "n", "more": 1}', b"[" * 1000):
+        assert {action.type for action in client.list_actions(options)} == {"health", "metrics"}
+        (metrics,) = client.do_action("metrics", options)
+        assert b"bytes_sent" in metrics.body.to_pybytes()
+        with pytest.raises(NotImplementedError, match="no action 'reboot'"):
+            list(client.do_action("reboot", options))
+        for bad in (b'{"table": 5}', b"{", b'{"table": "n", "more": 1}', b"[" * 1000, b"n" * 100_000):
             with pytest.raises((pa.ArrowInvalid, pa.ArrowKeyError)):
                 client.do_get(pa.flight.Ticket(bad), options).read_all()
         with pytest.raises(pa.flight.FlightUnauthenticatedError):

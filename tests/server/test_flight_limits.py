@@ -10,7 +10,7 @@ import pyarrow.flight
 import pytest
 
 import aljava
-from aljava.errors import AljavaError, InvalidData, TransferError
+from aljava.errors import AccessDenied, AljavaError, InvalidData, TransferError
 from aljava.server.catalogue import Catalogue
 from aljava.server.flight import FlightServer
 from aljava.server.settings import Limits, Settings
@@ -82,6 +82,21 @@ def test_calls_that_end_badly_are_counted_out(served: FlightServer) -> None:
             assert child.stdout.readline() == b"begun\n"
             child.kill()
     assert answers(served)
+
+
+def test_what_is_not_allowed(served: FlightServer, tmp_path: Path) -> None:
+    catalogue, port = Catalogue([str(tmp_path / "data")]), int(served.address.rpartition(":")[2])
+    with pytest.raises(TransferError, match=f"127.0.0.1:{port}: cannot listen there"):
+        FlightServer(catalogue, Settings(), "127.0.0.1", port)
+    reads_only = FlightServer(catalogue, Settings(), "127.0.0.1", 0)
+    try:
+        with pytest.raises(AccessDenied, match="uploads are not allowed on this server"):
+            aljava.write(numbers(10), f"{reads_only.address}/data/new")
+        (tmp_path / "data" / "bad.arrow").write_bytes(b"ARROW1\0\0" + bytes(100))
+        with pytest.raises(InvalidData, match="damaged"):
+            aljava.read(f"{reads_only.address}/data/bad")
+    finally:
+        reads_only.close()
 
 
 def test_uploads_too_large_and_too_slow(served: FlightServer, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pyarrow.flight
 import pytest
 
 import aljava
-from aljava.errors import AccessDenied, InvalidOption
+from aljava.errors import AccessDenied, InvalidOption, NotFound
 from aljava.server.catalogue import Catalogue
 from aljava.server.http import HttpServer
 from aljava.server.settings import Settings, host_and_port, read_token
@@ -142,7 +142,9 @@ def test_uploads_of_rubbish(served: Served, body: bytes) -> None:
         "selec",
         "",
         "\0",
+        "select 1" + " " * 200_000,
     ],
+    ids=lambda query: query[:60],
 )
 def test_sql_that_reaches_out(served: Served, query: str) -> None:
     assert ask(served, "/sql", method="POST", body=query.encode()) in (400, 403)
@@ -250,6 +252,10 @@ def test_where_a_server_may_listen(tmp_path) -> None:
     (tmp_path / "empty").write_text(" \n")
     with pytest.raises(InvalidOption):
         read_token(str(tmp_path / "empty"))
+    with pytest.raises(NotFound, match="write a token into it"):
+        read_token(str(tmp_path / "none"))
+    with pytest.raises(AccessDenied, match="cannot be read: Is a directory"):
+        read_token(str(tmp_path))
     with pytest.raises(InvalidOption, match="8 characters"):
         Settings(token="short")
     with pytest.raises(InvalidOption, match="both"):

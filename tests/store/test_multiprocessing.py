@@ -184,6 +184,24 @@ def test_a_token_is_used_once() -> None:
         pickle.loads(pickled)
 
 
+def test_a_token_reaches_a_process_of_another_family() -> None:
+    """One that was started by itself has a key of its own, and takes what it is handed through a pipe."""
+    pickled = bytes(ForkingPickler.dumps(workers.make(ROWS)))
+    assert len(pickled) < 500
+    for expected in (str((SUM, True)), "received before"):
+        body = f"import pickle; print(workers.describe(pickle.loads({pickled!r})))"
+        done = program(body)
+        assert expected in done.stdout + done.stderr
+    assert tokens() == []
+    assert others() == []
+
+
+def test_what_is_not_installed_is_named() -> None:
+    for name in ("pandas", "polars"):
+        done = program(f"sys.modules[{name!r}] = None; aljava.multiprocessing.activate({name}=True)")
+        assert f"MissingDependency: {name} is not installed: pip install 'aljava[{name}]'" in done.stderr
+
+
 def test_a_worker_that_dies_leaks_nothing() -> None:
     table = workers.make(ROWS)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as executor:

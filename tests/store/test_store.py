@@ -28,7 +28,7 @@ from aljava.errors import (
 )
 from aljava.store import Store, payload, stores
 from aljava.store.filling import write_all
-from aljava.store.names import file_name, key_of
+from aljava.store.names import file_name, key_of, root_folder
 
 SHARED = 64 << 10  # bytes from which two threads share the work
 SMALL = pa.table({"n": [1, 2, None], "word": ["a", None, "ccc"]})
@@ -43,6 +43,19 @@ def addresses(table: pa.Table) -> list[int]:
         for buffer in chunk.buffers()
         if buffer is not None
     ]
+
+
+def test_the_folder_of_all_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALJAVA_SHM")
+    base = "/dev/shm" if os.path.isdir("/dev/shm") else os.environ.get("TMPDIR", "/tmp")
+    assert root_folder() == f"{base}/aljava-{os.geteuid()}"
+
+
+def test_what_is_no_object_is_no_key(store: Store) -> None:
+    store["a"] = SMALL
+    for name in (".b.arrow", "c", "d.parquet"):
+        Path(store.path, name).write_text("of somebody else")
+    assert list(store) == ["a"]
 
 
 @pytest.mark.parametrize("table", [SMALL, LARGE, SMALL.slice(0, 0), LARGE.slice(17, 60_000)], ids=str)

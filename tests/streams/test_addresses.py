@@ -1,6 +1,8 @@
 """Every address, with real processes at both ends, some of them plain pyarrow."""
 
 import os
+import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 import aljava
 from aljava.errors import AccessDenied, AddressError, InvalidOption, NotFound, TransferError, TruncatedFile
+from aljava.formats import Format
 from aljava.streams.endpoints import Endpoint
 from tests.streams.peers import numbers, output, process, table
 
@@ -175,6 +178,37 @@ def test_columns_and_filter_and_one_pass(folder: str) -> None:
     with pytest.raises(InvalidOption, match="comes once"):
         dataset.to_table()
     sender.join()
+
+
+def test_what_is_known_of_a_stream_before_it_has_come(folder: str) -> None:
+    address = f"unix://{folder}/s"
+    sender = threading.Thread(target=aljava.write, args=(table(1000), address))
+    sender.start()
+    dataset = aljava.open(address)
+    assert (dataset.address, dataset.files, dataset.format) == (address, [address], Format.IPC_STREAM)
+    assert dataset.formats == {Format.IPC_STREAM}
+    assert list(dataset.get_fragments()) == [dataset]
+    assert repr(dataset).splitlines()[:2] == [f"<aljava.Dataset {address} (arriving)>", "  id: int64"]
+    assert f"&lt;aljava.Dataset {address}" in dataset._repr_html_()
+    for unknown in ("num_rows", "num_batches", "nbytes", "zones"):
+        with pytest.raises(InvalidOption, match="is known when they have come"):
+            getattr(dataset, unknown)
+    for refused in (dataset.explain, lambda: dataset.filter(pc.field("id") > 1), lambda: pickle.dumps(dataset)):
+        with pytest.raises(InvalidOption, match=re.escape(address)):
+            refused()
+    told: list[tuple[int, int | None]] = []
+    batches = list(dataset.to_batches(columns=["id"], batch_size=300, progress=lambda *now: told.append(now)))
+    assert [batch.num_rows for batch in batches] == [300, 300, 300, 100]
+    assert told[-1] == (1000, 1000)
+    sender.join()
+    for ask, answer in (
+        (lambda it: it.count_rows(filter=pc.field("id") < 7), table(1000).filter(pc.field("id") < 7).num_rows),
+        (lambda it: it.take([5, 3], columns=["id"]), table(1000).select(["id"]).take([5, 3])),
+    ):
+        sender = threading.Thread(target=aljava.write, args=(table(1000), address))
+        sender.start()
+        assert ask(aljava.open(address)) == answer
+        sender.join()
 
 
 @pytest.mark.parametrize("scheme", ["unix", "tcp"])

@@ -1,7 +1,7 @@
 """asyncio: batches over streams, under the standard loop and under uvloop."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 
 import aljava
 from aljava.aio import read_batches, write_batches
-from aljava.errors import InvalidData, TruncatedFile, UnsupportedType
+from aljava.errors import InvalidData, TransferError, TruncatedFile, UnsupportedType
+from aljava.streams.messages import Limits
 from tests.streams.peers import numbers, table
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -164,6 +165,59 @@ def test_what_is_no_stream(run: Run) -> None:
     for rubbish in (b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff\xff\xff\xff\xff\xff\x7f" + bytes(100)):
         with pytest.raises(InvalidData):
             run(read(rubbish))
+
+
+def test_what_is_no_whole_stream(run: Run) -> None:
+    async def read(data: bytes, error: Exception | None = None, limits: Limits = Limits()) -> int:  # noqa: B008
+        reader = asyncio.StreamReader()
+        reader.feed_data(data)
+        reader.feed_eof() if error is None else reader.set_exception(error)
+        return sum([batch.num_rows async for batch in read_batches(reader, limits=limits)])
+
+    whole = aljava.dumps(numbers(1000)).to_pybytes()
+    assert run(read(whole)) == 1000
+    with pytest.raises(InvalidData, match="ended before its schema"):
+        run(read(whole[-8:]))
+    with pytest.raises(InvalidData, match=r"bytes of body, and at most 1,000 are taken\. Send smaller batches"):
+        run(read(whole, limits=Limits(body=1000)))
+
+    async def reset(at: int) -> None:
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(whole[:at])
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.transport.abort()
+
+        server = await asyncio.start_server(take, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            # What is not read makes the end a reset.
+            writer.write(b"hello")
+            try:
+                await gather(reader)
+            finally:
+                writer.close()
+                with suppress(ConnectionError):
+                    await writer.wait_closed()
+
+    for at in (0, 300, len(whole) - 300):
+        with pytest.raises((TransferError, TruncatedFile), match="cut"):
+            run(reset(at))
+
+
+def test_no_batches_have_no_schema(run: Run) -> None:
+    async def none() -> AsyncIterator[pa.RecordBatch]:
+        for batch in ():
+            yield batch
+
+    async def send(writer: asyncio.StreamWriter) -> None:
+        with pytest.raises(InvalidData, match="an asynchronous iterator without batches"):
+            await write_batches(writer, none())
+
+    async def take(reader: asyncio.StreamReader) -> bytes:
+        return await reader.read()
+
+    assert run(between(send, take)) == b""
 
 
 def test_what_is_no_table(run: Run) -> None:
