@@ -19,7 +19,15 @@ import pyarrow.parquet
 import pytest
 
 import aljava
-from aljava.errors import InvalidData, InvalidOption, NotFound, QueryError, SchemaMismatch, TruncatedFile
+from aljava.errors import (
+    InvalidData,
+    InvalidOption,
+    NotFound,
+    QueryError,
+    SchemaMismatch,
+    TruncatedFile,
+    UnsupportedType,
+)
 
 ROWS = 40_000
 TABLE = pa.table(
@@ -269,6 +277,12 @@ class TestOtherEngines:
         assert plain.sort_by([("id", "descending")]).head(1)["id"].to_pylist() == [ROWS - 1]
         other = pa.table({"id": [1, 2], "more": ["x", "y"]})
         assert plain.join(other, "id", join_type="inner").count_rows() == 2
+        times = pa.table({"id": [3], "name": [plain.take([5])["name"][0].as_py()], "seen": [7]})
+        latest = plain.join_asof(times, on="id", by="name", tolerance=-5).to_table()
+        assert latest.filter(pc.field("seen") == 7)["id"].to_pylist() == [5]
+        assert plain.partition_expression.equals(pc.scalar(True))
+        with pytest.raises(UnsupportedType, match="keeps its schema"):
+            plain.replace_schema(pa.schema([("id", pa.int8())]))
         pa.parquet.write_table(dataset.to_table(["id"]), tmp_path / "x.parquet")
         assert pa.RecordBatchReader.from_stream(dataset).read_all().num_rows == ROWS
 

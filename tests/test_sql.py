@@ -236,7 +236,10 @@ def test_attach(trades: str, tmp_path: Path) -> None:
         assert aljava.attach(connection) is connection
         assert connection.sql(f"select count(*) from '{trades}'").fetchall() == [(4,)]
         assert connection.execute(f"select id from '{trades}' where id > ?", [3]).fetchall() == [(4,)]
-        assert connection.cursor().execute(f"select sum(id) from '{trades}'").fetchall() == [(10,)]
+        for another in (connection.cursor(), connection.duplicate()):
+            assert another.execute(f"select sum(id) from '{trades}'").fetchall() == [(10,)]
+        for ask in (connection.query, connection.from_query):
+            assert ask(f"select max(id) from '{trades}' where id < ?", params=[3]).fetchall() == [(2,)]
         connection.execute(f"create table t as from '{trades}'; insert into t from '{trades}'")
         assert connection.table("t").count("*").fetchall() == [(8,)]
         variable = pa.table({"a": [1]})

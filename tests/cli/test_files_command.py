@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 
 import aljava
+from aljava.layout import layout
 from tests.cli.terminal import shown_while
 
 
@@ -69,6 +70,10 @@ def test_zones(path) -> None:
 def test_layout(path, tmp_path) -> None:
     parts = [json.loads(line) for line in run("layout", path, "--json").stdout.splitlines()]
     assert sum(part["bytes"] for part in parts) == path.stat().st_size
+    table = layout(path).table()
+    assert table.column_names == ["column", "kind", "bytes", "share"]
+    assert table["bytes"].to_pylist() == [part["bytes"] for part in parts]
+    assert sum(table["share"].to_pylist()) == pytest.approx(1)
     assert {part["column"] for part in parts} == {"id", "name", None}
     assert "█" in run("layout", path, "--html", tmp_path / "page.html").stdout
     assert "<table" in (tmp_path / "page.html").read_text()

@@ -136,6 +136,8 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
     for path in paths:
         feather.write_feather(TABLE, path)
     assert feather.FeatherDataset(paths).read_table(["a"]) == pa.concat_tables([TABLE.select(["a"])] * 3)
+    frame = feather.FeatherDataset(paths).read_pandas(["b", "a"])
+    pd.testing.assert_frame_equal(frame, pd.concat([TABLE.select(["b", "a"]).to_pandas()] * 3, ignore_index=True))
     feather.write_feather(TABLE.select(["a"]), paths[1])
     with pytest.raises(ValueError, match="different"):
         feather.FeatherDataset(paths).read_table()

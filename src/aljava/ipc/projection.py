@@ -178,9 +178,6 @@ class _Pieces:
             )
         return piece
 
-    def readable(self) -> bool:
-        return True
-
     def close(self) -> None:
         """Nothing is held open."""
 

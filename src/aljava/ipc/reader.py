@@ -488,9 +488,6 @@ class _Pieces:
         self._pieces[0] = piece[size:]
         return piece[:size]
 
-    def readable(self) -> bool:
-        return True
-
     def close(self) -> None:
         """The bytes belong to the caller."""
 

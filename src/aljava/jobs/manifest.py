@@ -188,11 +188,6 @@ class Manifest:
             yield batch.filter(pa.array(kept[at : at + batch.num_rows]))
             at += batch.num_rows
 
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns, and what says whose manifest it is."""
-        return self._schema
-
     def done(self, target: Root | None) -> "Done":
         """What need not be done again, as long as the sources are what they were.
 

@@ -297,9 +297,6 @@ class WholeWrites:
         self._position += done
         return done
 
-    def writable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self._position
 

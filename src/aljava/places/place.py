@@ -131,12 +131,6 @@ class Counting:
     def tell(self) -> int:
         return self.bytes
 
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
     def flush(self) -> None:
         """The place flushes at its end."""
 

@@ -10,7 +10,6 @@ import io
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pyarrow as pa
 
@@ -82,12 +81,6 @@ class RangedFile(io.RawIOBase):
             found.append(memoryview(parts[number])[low - starts[number] : high - starts[number]])
         return found
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self._at
 
@@ -99,14 +92,6 @@ class RangedFile(io.RawIOBase):
         high = self.size if size is None or size < 0 else min(self.size, self._at + size)
         low, self._at = self._at, max(high, self._at)
         return self._span(low, high) if low < high else b""
-
-    def readinto(self, buffer: Any) -> int:
-        part = self.read(len(buffer))
-        buffer[: len(part)] = part
-        return len(part)
-
-    def readall(self) -> bytes:
-        return self.read()
 
     def read_buffer(self, size: int) -> pa.Buffer:
         """What pyarrow calls in place of `read`, so as not to copy."""

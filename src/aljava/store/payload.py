@@ -127,8 +127,5 @@ class _Pieces:
     def read(self, size: int) -> bytes | pa.Buffer:
         return next(self._pieces, b"")
 
-    def readable(self) -> bool:
-        return True
-
     def close(self) -> None:
         """The memory belongs to the buffer."""

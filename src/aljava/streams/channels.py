@@ -174,9 +174,6 @@ class DescriptorChannel(Channel):
             with suppress(OSError):
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
-    def fileno(self) -> int:
-        return self._descriptor
-
     def takes(self, seconds: float) -> bool:
         return _wait(self._descriptor, select.POLLOUT, seconds)
 
@@ -231,9 +228,6 @@ class SocketChannel(Channel):
         else:
             self.trusted = self.shares = _peer_user(connection) == os.geteuid()
         self.set_time_limit(None)
-
-    def fileno(self) -> int:
-        return self.socket.fileno()
 
     def takes(self, seconds: float) -> bool:
         return _wait(self.socket.fileno(), select.POLLOUT, seconds)

@@ -222,9 +222,3 @@ class _Fed:
 
     def read(self, size: int) -> bytes:
         return bytes(self.read_buffer(size))
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._parts.clear()
