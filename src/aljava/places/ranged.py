@@ -81,6 +81,9 @@ class RangedFile(io.RawIOBase):
             found.append(memoryview(parts[number])[low - starts[number] : high - starts[number]])
         return found
 
+    def readable(self) -> bool:
+        return True
+
     def tell(self) -> int:
         return self._at
 
