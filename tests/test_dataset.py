@@ -107,6 +107,11 @@ class TestReading:
         assert dataset.take(np.array([], np.int64), columns=["id"]).num_rows == 0
         assert dataset.take([1, 0], ["id"], pc.field("id") > 100).to_pydict() == {"id": [102, 101]}
         assert dataset.tail(3, ["id"]).to_pydict() == {"id": [ROWS - 3, ROWS - 2, ROWS - 1]}
+        with pytest.raises(QueryError, match="by their numbers, not by float64: for a condition use a filter"):
+            dataset.take([1.5])
+        for ask in (dataset.head, dataset.tail, dataset.scanner().head):
+            with pytest.raises(InvalidOption, match="num_rows is -1: it must be at least 0"):
+                ask(-1)
         for wrong in ([ROWS], [-1]):
             with pytest.raises(QueryError, match="row "):
                 dataset.take(wrong)

@@ -159,3 +159,8 @@ def test_wide_tables_come_in_batches_that_have_something_of_each_column() -> Non
     assert [batch.num_rows for batch in frames.regroup(long.to_reader())] == [1667, 3333]
     little = wide.to_reader(max_chunksize=10)  # 320 kB each: gathered to an eighth of what is sensible
     assert [batch.num_rows for batch in frames.regroup(little)] == [260, 260, 260, 220]
+
+
+def test_a_pandas_frame_with_two_columns_of_one_name() -> None:
+    with pytest.raises(UnsupportedType, match="cannot become an Arrow table: Duplicate column names"):
+        frames.to_table(pd.DataFrame([[1, 2]], columns=["a", "a"]))

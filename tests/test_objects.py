@@ -1,6 +1,8 @@
 """dumps and loads: back as the same kind of thing, and plain Arrow IPC in between."""
 
 import datetime
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -207,3 +209,15 @@ def test_claims_that_the_columns_do_not_keep() -> None:
                 writer.write_batch(pa.record_batch([pa.array([1, 2, 3])], schema=schema))
         with pytest.raises(InvalidData):
             aljava.loads(sink.getvalue())
+
+
+def test_a_series_whose_name_is_no_text() -> None:
+    with pytest.raises(UnsupportedType, match=r"whose name is a tuple \(\('a', 1\)\): rename it"):
+        aljava.dumps(pd.Series([1], name=("a", 1)))
+
+
+def test_a_frame_where_its_library_is_not_installed() -> None:
+    code = "import sys; sys.modules['polars'] = None; import aljava; aljava.loads(sys.stdin.buffer.read())"
+    payload = aljava.dumps(pl.DataFrame({"a": [1]})).to_pybytes()
+    done = subprocess.run([sys.executable, "-c", code], input=payload, capture_output=True, timeout=60)
+    assert b"MissingDependency: the buffer holds a polars object: pip install 'aljava[polars]'" in done.stderr

@@ -369,6 +369,8 @@ def test_a_syntax_error_says_where() -> None:
         ("from '{text}'", InvalidData, "text"),
         ("select nosuch from '{good}'", QueryError, "nosuch"),
         ("select ? from '{good}'", QueryError, "parameters"),
+        ("copy (from '{good}') to 'shm://desk/x' (batch_rows -1)", QueryError, "give NAME VALUE pairs"),
+        ("copy '{good}' to", QueryError, "syntax error"),
         ("", QueryError, "no statement"),
         ("-- nothing", QueryError, "no statement"),
     ],

@@ -12,6 +12,7 @@ import pytest
 import xxhash
 
 from aljava import ipc
+from aljava.errors import InvalidOption
 from aljava.ipc.checksums import read_checksums
 from aljava.ipc.message import Messages
 from aljava.ipc.writer import lay_out
@@ -272,3 +273,19 @@ def test_lists_of_no_rows_without_offsets_are_written_again() -> None:
         with ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
         assert pa.ipc.open_stream(sink.getvalue()).read_all().num_rows == 0
+
+
+def test_what_a_writer_takes(tmp_path: Path) -> None:
+    table = pa.table({"a": [1, 2, 3]})
+    with ipc.new_file(tmp_path / "it.arrow", table.schema) as writer:
+        for data in (table, table.to_batches()[0], table.to_reader(1)):
+            writer.write(data)
+        with pytest.raises(ValueError, match=r"RecordBatch, Table or RecordBatchReader; got <class 'list'>"):
+            writer.write([1])
+        with pytest.raises(TypeError, match=r"takes a pyarrow\.RecordBatch; got Table"):
+            writer.write_batch(table)
+    with pa.ipc.open_file(tmp_path / "it.arrow") as reader:
+        assert reader.num_record_batches == 5
+        assert reader.read_all()["a"].to_pylist() == [1, 2, 3] * 3
+    with pytest.raises(InvalidOption, match="raw names columns in a tuple; got the text 'a'"):
+        ipc.WriteOptions(raw="a")  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ import aljava
 from aljava.errors import AccessDenied, InvalidOption, NotFound
 from aljava.server.catalogue import Catalogue
 from aljava.server.http import HttpServer
-from aljava.server.settings import Settings, host_and_port, read_token
+from aljava.server.settings import Limits, Settings, host_and_port, read_token
 from tests.server.conftest import TOKEN, Served
 from tests.streams.peers import numbers, table
 
@@ -237,6 +237,45 @@ def test_a_client_that_hangs_up_in_the_middle(served: Served) -> None:
                 b"GET /tables/n HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
             )
             caller.recv(1000)
+
+
+def test_what_is_not_allowed_or_too_much(tmp_path) -> None:
+    os.makedirs(tmp_path / "data")
+    aljava.write(numbers(10), tmp_path / "data" / "n.arrow")
+    address = [str(tmp_path / "data")]
+
+    def refused(server: HttpServer, path: str, body: bytes | None, method: str, **headers: str) -> str:
+        request = urllib.request.Request(server.address + path, body, headers, method=method)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=60)
+        return f"{caught.value.code}: {caught.value.read().decode()}"
+
+    with HttpServer(Catalogue(address), address, Settings(), "127.0.0.1", 0) as server:
+        said = refused(server, "/sql", b"select 1", "POST")
+        assert "SQL is not allowed on this server (--allow-sql)" in said
+        said = refused(server, "/tables/data/new", b"x", "PUT")
+        assert "uploads are not allowed on this server (--allow-upload)" in said
+        head = urllib.request.Request(f"{server.address}/tables/data/n", method="HEAD")
+        with urllib.request.urlopen(head, timeout=60) as response:
+            assert (response.status, response.read()) == (200, b"")
+    limits = Limits(upload_bytes=1000, queries=1)
+    settings = Settings(token=TOKEN, allow_sql=True, allow_upload=True, limits=limits)
+    with HttpServer(Catalogue(address), address, settings, "127.0.0.1", 0) as server:
+        for shown in ("Basic not-base64!", "Digest x", "Bearer"):
+            assert refused(server, "/tables", None, "GET", Authorization=shown).startswith("401")
+        mine = {"Authorization": f"Bearer {TOKEN}"}
+        said = refused(server, "/tables/data/new", bytes(2000), "PUT", **mine)
+        assert said.startswith("413")
+        assert "at most 1,000 bytes; nothing was changed" in said
+        said = refused(server, "/sql", b"-- " + bytes((1 << 20) + 1000), "POST", **mine)
+        assert "the body has at most 1,048,576 bytes" in said
+        # One query runs for as long as its rows are not taken.
+        first = urllib.request.Request(server.address + "/sql", b"select * from range(10000000)", mine)
+        with urllib.request.urlopen(first, timeout=60):
+            said = refused(server, "/sql", b"select 1", "POST", **mine)
+        assert "503" in said
+        assert "1 queries run already: try again" in said
+    assert os.listdir(tmp_path / "data") == ["n.arrow"]
 
 
 def test_where_a_server_may_listen(tmp_path) -> None:

@@ -429,6 +429,24 @@ def test_odd_store_names_are_refused(name: str) -> None:
 # ----------------------------------------------------------------------------------------------------- room
 
 
+def test_no_capacity_and_no_such_memory(store: Store) -> None:
+    for capacity in (0, -1):
+        with pytest.raises(InvalidOption, match="a number of bytes above 0"):
+            Store("no-capacity", capacity=capacity)
+    for nbytes in (10, 1 << 60):
+        with pytest.raises(InvalidOption, match=f"the pool takes segments of 65536 to .* bytes, not {nbytes}"):
+            store.prefault(nbytes)
+    with pytest.raises(KeyNotFound, match="missing"):
+        store.private_map("missing")
+    store["small"] = SMALL
+    assert store.private_map("small") is None
+
+
+def test_no_stores_where_there_is_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ALJAVA_SHM", str(tmp_path / "none"))
+    assert stores() == []
+
+
 def test_an_object_larger_than_the_capacity_is_refused(no_leaks: None) -> None:
     with Store("capacity", capacity=1_000_000, evict=True) as store:
         store["small"] = SMALL
