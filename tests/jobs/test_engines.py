@@ -49,6 +49,16 @@ def test_dask_s_own_executor(mixed: Path, tmp_path: Path, dask) -> None:
         assert client.submit(pow, 2, 3).result() == 8
 
 
+def test_a_dask_of_the_jobs_own(mixed: Path, tmp_path: Path) -> None:
+    """What `--on dask` begins, and ends."""
+    with jobs.executor_for("dask", 1) as executor:
+        assert executors.width(executor) == 1
+        assert jobs.convert(mixed, tmp_path / "out", executor=executor).done == 6
+        scheduler = executor._client.scheduler.address
+    with pytest.raises(JobError, match="no scheduler answers"):
+        jobs.executor_for(scheduler.replace("tcp://", "dask://"))
+
+
 @pytest.mark.ray
 def test_the_same_bytes_on_ray(mixed: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")

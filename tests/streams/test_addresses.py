@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -296,6 +298,63 @@ def test_a_dead_listener_leaves_no_obstacle(folder: str) -> None:
     with aljava.listen(f"unix://{folder}/s"):
         pass
     assert os.listdir(folder) == []
+
+
+def test_descriptors_that_do_not_block() -> None:
+    """As event loops hand them on."""
+    reading, writing = os.pipe()
+    for descriptor in (reading, writing):
+        os.set_blocking(descriptor, False)
+    found = []
+    receiver = threading.Thread(target=lambda: found.append(aljava.read(f"fd:{reading}")))
+    receiver.start()
+    time.sleep(0.05)
+    aljava.write(numbers(1_000_000), f"fd:{writing}")
+    os.close(writing)
+    receiver.join()
+    os.close(reading)
+    assert found[0].equals(numbers(1_000_000))
+
+
+def test_a_terminal_and_what_is_not_open() -> None:
+    ours, theirs = os.openpty()
+    for call in (lambda: aljava.write(table(3), f"fd:{theirs}"), lambda: aljava.read(f"fd:{theirs}")):
+        with pytest.raises(AccessDenied, match="is a terminal, and a table is not text"):
+            call()
+    os.close(ours)
+    os.close(theirs)
+    with pytest.raises(AccessDenied, match="is not open: Bad file descriptor"):
+        aljava.read(f"fd:{theirs}")
+
+
+def test_where_nobody_can_wait_or_call(folder: str, certificates: dict[str, str]) -> None:
+    with open(f"{folder}/file", "w") as file:
+        file.write("no folder, no certificate")
+    with pytest.raises(AccessDenied, match="cannot be reached: Not a directory"):
+        aljava.write(table(3), f"unix://{folder}/file/s")
+    with pytest.raises(TransferError, match="cannot wait there"):
+        aljava.listen(f"unix://{folder}/file/s")
+    with pytest.raises(TransferError, match="cannot wait there"):
+        aljava.listen("tcp://192.0.2.1:0")
+    with pytest.raises(AccessDenied, match="the certificate or its key cannot be used"):
+        aljava.listen(f"tcp+tls://127.0.0.1:0?cert={folder}/file&key={folder}/file")
+    with pytest.raises(TransferError, match=r"nobody called within 0\.1 seconds"):
+        aljava.read(f"unix://{folder}/s?timeout=0.1")
+    # Who does not complete the handshake is passed over: the next one is served.
+    options = f"cert={certificates['cert']}&key={certificates['key']}"
+    with aljava.listen(f"tcp+tls://127.0.0.1:0?{options}") as listener:
+        port = int(listener.address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with suppress(ConnectionResetError):
+                while plain.recv(100):  # an alert, and the end
+                    pass
+        sender = threading.Thread(
+            target=aljava.write, args=(table(5), f"tcp+tls://localhost:{port}?ca={certificates['cert']}")
+        )
+        sender.start()
+        assert next(listener).read_all().equals(table(5))
+        sender.join()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Senders that mean harm: damaged frames, impossible lengths, bombs, silence, crowds."""
 
+import os
 import resource
 import socket
 import struct
+import sys
 import threading
 from collections import deque
 from contextlib import suppress
@@ -232,13 +234,52 @@ def test_a_peer_that_lies_about_memory(folder: str) -> None:
         struct.pack("<4sIQIII4x", b"ALJ\xfe", 1, 200, 0, 3, 0) + bytes(200),
         struct.pack("<4sIQIII4x", b"ALJ\xfe", 1, 1 << 40, 0, 3, 0),
     ]
-    for lie in lies:
+    for number, lie in enumerate([*lies, *lies]):
         with aljava.listen(f"unix://{folder}/s") as listener, socket.socket(socket.AF_UNIX) as liar:
             liar.connect(f"{folder}/s")
             liar.sendall(head[:schema_end])
-            with open("/dev/zero", "rb") as zero:
-                socket.send_fds(liar, [lie], [zero.fileno()])
+            if number < len(lies):
+                with open("/dev/zero", "rb") as zero:
+                    socket.send_fds(liar, [lie], [zero.fileno()])
+            else:
+                liar.sendall(lie)
+                liar.shutdown(socket.SHUT_WR)
             reader = next(listener)
             with pytest.raises(AljavaError):
                 deque(reader, maxlen=0)
     assert len(lies[0]) == sharing.TOKEN_SIZE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory of that kind is Linux's")
+def test_memory_that_its_sender_could_cut_short_is_not_mapped(folder: str) -> None:
+    head = payload(numbers(10))[:-8]
+    with aljava.listen(f"unix://{folder}/s") as listener, socket.socket(socket.AF_UNIX) as liar:
+        liar.connect(f"{folder}/s")
+        liar.sendall(head[: 8 + int.from_bytes(head[4:8], "little")])
+        memory = os.memfd_create("unsealed", os.MFD_ALLOW_SEALING)
+        os.ftruncate(memory, 4096)
+        socket.send_fds(liar, [struct.pack("<4sIQIII4x", b"ALJ\xfe", 1, 1000, 0, 1, 0)], [memory])
+        os.close(memory)
+        with pytest.raises(InvalidData, match="segment 1 is not sealed: it could be cut short"):
+            deque(next(listener), maxlen=0)
+
+
+@pytest.mark.parametrize("words", [b"GET / HTTP/1.1\r\n\r\n", b"aljava: memory 9", b"aljava"])
+def test_a_receiver_that_speaks_of_something_else(words: bytes, folder: str) -> None:
+    """Nothing is shared with it: the stream goes as bytes, which any reader of Arrow streams understands."""
+    of, found = numbers(1_000_000), []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{folder}/s")
+        listening.listen()
+
+        def take() -> None:
+            connection, _ = listening.accept()
+            with connection, connection.makefile("rb") as file:
+                connection.sendall(words)
+                found.append(pa.ipc.open_stream(file).read_all())
+
+        taker = threading.Thread(target=take)
+        taker.start()
+        aljava.write(of, f"unix://{folder}/s")
+        taker.join()
+    assert found[0].equals(of)
