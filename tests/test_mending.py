@@ -2,8 +2,11 @@
 
 import os
 import random
+from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 import pytest
 
@@ -101,11 +104,31 @@ def test_statistics_that_lie(tmp_path, table, said, words) -> None:
     assert findings
     assert all("statistics of " in finding.what for finding in findings)
     assert words in findings[0].what
+    if "batch 1" in words:
+        with pytest.raises(InvalidData, match="its statistics describe record batch 1 of 1"):
+            aljava.read(path, filter=pc.field("id") == 15_000)
 
 
 def test_true_statistics_of_every_type(tmp_path) -> None:
     aljava.write(pa.table(arrays()), tmp_path / "it.arrow", compression="none")
     assert aljava.verify(tmp_path / "it.arrow").findings == ()
+    numbers, few = pa.array(range(20_000)), pa.array([number // 200 for number in range(20_000)], pa.int8())
+    text = pc.binary_join_element_wise("item ", numbers.cast(pa.string()), "")
+    table = pa.table(
+        {
+            "view": text.cast(pa.string_view()),
+            "bytes": text.cast(pa.binary_view()),
+            "dictionary": text.dictionary_encode(),
+            "duration": numbers.cast(pa.duration("s")),
+            "half": pa.array(np.arange(20_000, dtype=np.float16) / 20),
+            "decimal": pa.array([Decimal(number) for number in range(20_000)], pa.decimal32(9, 0)),
+            "extension": pa.ExtensionArray.from_storage(pa.bool8(), few),
+        }
+    )
+    aljava.write(table, tmp_path / "it.arrow", compression="none", batch_rows=5000)
+    assert aljava.verify(tmp_path / "it.arrow").findings == ()
+    described = aljava.open(tmp_path / "it.arrow").zones["columns"].type
+    assert {field.name for field in described} >= {"view", "dictionary", "duration", "decimal"}
 
 
 @pytest.mark.parametrize("at", [6, 7])

@@ -52,7 +52,16 @@ def version_1(**changes: int | None) -> bytes:
     """A file of one category of four values, two of them null, as another writer would make it; with changes."""
     flatbuffers = pytest.importorskip("flatbuffers")
     it = {"type": 1, "offset": 8, "length": 4, "nulls": 1, "total": 16, "levels_type": 11, "levels_length": 2}
-    it |= {"kind": 1, "details": 1, "levels": 1, "name": 1, "columns": 1, "unit": None, "tail": 0} | changes
+    it |= {
+        "kind": 1,
+        "details": 1,
+        "levels": 1,
+        "name": 1,
+        "columns": 1,
+        "unit": None,
+        "tail": 0,
+        "codes": 0x0D,
+    } | changes
     build = flatbuffers.Builder(0)
 
     def values(type_: int, offset: int, length: int, nulls: int, total: int) -> int:
@@ -90,7 +99,7 @@ def version_1(**changes: int | None) -> bytes:
     build.Finish(build.EndObject())
     metadata = bytes(build.Output())
     body = b"FEA1" + bytes(4)
-    body += b"\x0d" + bytes(7) + bytes([0, 9, 1, 0]) + bytes(4)  # codes: all but the second are there
+    body += bytes([it["codes"]]) + bytes(7) + bytes([0, 9, 1, 0]) + bytes(4)  # codes: all but the second are there
     body += struct.pack("<3i4x", 0, 1, 3) + b"xyz" + bytes(5)  # "x" and "yz"
     return body + metadata + (len(metadata) + it["tail"]).to_bytes(4, "little") + b"FEA1"
 
@@ -99,6 +108,7 @@ def version_1(**changes: int | None) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"codes": 0x0F}, "cannot be read: Column 0"),
         ({"tail": 1 << 20}, "its metadata claims"),
         ({"tail": -16}, "points outside itself|damaged"),
         ({"columns": 0}, "names no columns"),

@@ -414,6 +414,10 @@ class TestRemote:
             locate("file://elsewhere/x")
         with pytest.raises(AddressError, match="no address"):
             locate(42)
+        with pytest.raises(InvalidOption, match="for addresses that are text"):
+            locate(io.BytesIO(), storage_options={})
+        with pytest.raises(InvalidOption, match="a path of this machine, which has no storage_options"):
+            locate("x.arrow", storage_options={})
 
 
 class TestHttp:

@@ -181,6 +181,8 @@ def test_plain_flight_client(served: Served) -> None:
         assert client.do_get(info.endpoints[0].ticket, options).read_all().equals(table(5000))
         ask = json.dumps({"table": "data/t", "columns": ["value"], "filter": "id in (1, 2)", "limit": 5}).encode()
         assert client.do_get(pa.flight.Ticket(ask), options).read_all().to_pydict() == {"value": [0.5, 1.0]}
+        more = json.dumps({"table": "data/t", "limit": 1_000_000}).encode()
+        assert client.do_get(pa.flight.Ticket(more), options).read_all().num_rows == 5000
         by_command = pa.flight.FlightDescriptor.for_command(ask)
         assert client.get_schema(by_command, options).schema.names == ["value"]
         assert client.get_flight_info(by_command, options).schema.names == ["value"]

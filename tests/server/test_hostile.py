@@ -301,6 +301,13 @@ def test_where_a_server_may_listen(tmp_path) -> None:
         Settings(tls_cert="x")
     with pytest.raises(InvalidOption, match="its own machine"):
         Catalogue(["s3://bucket/x"])
+    with pytest.raises(NotFound, match="does not exist"):
+        Catalogue([str(tmp_path / "none.arrow")])
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        aljava.write(numbers(3), tmp_path / folder / "same.arrow")
+    with pytest.raises(InvalidOption, match="another address is called 'same' already"):
+        Catalogue([str(tmp_path / "a" / "same.arrow"), str(tmp_path / "b" / "same.arrow")])
 
 
 def test_what_is_listed_is_all_there_is(served: Served) -> None:
