@@ -92,7 +92,14 @@ def test_view_buffers_that_no_row_uses_are_left_out() -> None:
     assert len(written(column.slice(0, 1))) == len(written(pa.array(["short"], pa.string_view())))
 
 
-@given(st.lists(st.none() | st.binary(max_size=30), max_size=40), st.integers(30, 200), st.randoms())
+LONG = st.binary(min_size=13, max_size=30)
+
+
+@given(
+    st.lists(st.none() | st.binary(max_size=30), max_size=40) | st.lists(st.none() | LONG, min_size=9, max_size=40),
+    st.integers(30, 200),
+    st.randoms(),
+)
 def test_packed_views_hold_the_strings_of_their_rows_and_no_more(
     values: list[bytes | None], limit: int, random: object
 ) -> None:
@@ -123,3 +130,31 @@ def test_strings_that_views_share_are_kept_once() -> None:
     assert payload.count(long) == 1
     assert b"x" * 9 not in payload
     assert pa.ipc.open_stream(payload).read_all().column(0).to_pylist() == [long] * 1000
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("inner", ["list_view", "dense union"])
+@pytest.mark.parametrize("outer", ["fixed list", "fixed list with nulls", "fixed list of none", "run ends", "struct"])
+def test_what_points_into_children_within_other_types(outer: str, inner: str, compression: str) -> None:
+    if inner == "list_view":
+        values = pa.array([[number] * (number % 4) for number in range(1000)], pa.list_view(pa.int64()))
+    else:
+        which, places = pa.array([0, 1] * 500, pa.int8()), pa.array(np.repeat(np.arange(500), 2), pa.int32())
+        values = pa.UnionArray.from_dense(which, places, [pa.array(range(500)), pa.array(map(str, range(500)))])
+    ends = pa.array(range(3, 3003, 3), pa.int32())
+    none = pa.list_(values.type, 0)
+    missing = pa.array([number % 3 == 0 for number in range(250)])
+    array = {
+        "fixed list": lambda: pa.FixedSizeListArray.from_arrays(values, 4),
+        "fixed list with nulls": lambda: pa.FixedSizeListArray.from_arrays(values, 4, mask=missing),
+        "fixed list of none": lambda: pa.Array.from_buffers(none, 10, [None], children=[values[:0]]),
+        "run ends": lambda: pa.RunEndEncodedArray.from_arrays(ends, values),
+        "struct": lambda: pa.StructArray.from_arrays([pa.RunEndEncodedArray.from_arrays(ends, values)], ["inside"]),
+    }[outer]()
+    for part in (array, array[7:99], array[5:5], array[100:101]):
+        batch, sink = pa.record_batch({"it": part}), io.BytesIO()
+        with ipc.new_file(sink, batch.schema, options=ipc.WriteOptions(compression)) as writer:
+            writer.write_batch(batch)
+        found = pa.ipc.open_file(sink.getvalue()).read_all()["it"]
+        found.validate(full=True)
+        assert found.to_pylist() == part.to_pylist()
