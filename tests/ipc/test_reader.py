@@ -184,3 +184,20 @@ def test_a_source_that_fails_is_not_called_damaged() -> None:
     with pytest.raises(TransferError, match="reset") as caught:
         reader.read_all()
     assert caught.value.errno == 104
+
+
+def test_columns_are_names_in_a_tuple() -> None:
+    with pytest.raises(InvalidOption, match="columns are a tuple of names; got the text 'a'"):
+        ipc.ReadOptions(columns="a")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="names no column"):
+        ipc.ReadOptions(columns=())
+
+
+@pytest.mark.parametrize("length", [0, -1, 1 << 30])
+def test_a_footer_of_an_impossible_length(length: int) -> None:
+    sink = io.BytesIO()
+    with ipc.new_file(sink, pa.schema([("a", pa.int64())])) as writer:
+        writer.write_batch(pa.record_batch({"a": [1]}))
+    content = sink.getvalue()
+    with pytest.raises(InvalidData, match="the end of the file is damaged"):
+        ipc.open_file(content[:-10] + length.to_bytes(4, "little", signed=True) + content[-6:])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import aljava
-from aljava.errors import TransferError, TruncatedFile
+from aljava.errors import AddressError, TransferError, TruncatedFile
 from aljava.places import served
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.apache.arrow.stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -72,3 +72,19 @@ def test_a_response_cut_in_a_chunk_is_told() -> None:
 
     with pytest.raises(TruncatedFile):
         aljava.open(answer(send)).to_reader().read_all()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://host:99999/tables/x", "a port that is none"),
+        ("http://:80/tables/x", "HOST:PORT/tables/NAME"),
+        ("http://host/tables/x#part", "HOST:PORT/tables/NAME"),
+        ("grpc://host/x", "names no table: write grpc://HOST:PORT/NAME"),
+        ("grpc://host:99999/x", "names no table"),
+        ("grpc://host:1", "names no table"),
+    ],
+)
+def test_addresses_that_name_no_table_of_a_server(address: str, words: str) -> None:
+    with pytest.raises(AddressError, match=words):
+        aljava.read(address)
