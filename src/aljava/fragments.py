@@ -813,10 +813,8 @@ def _truncated(place: Place, source: pa.NativeFile, error: TruncatedFile) -> Tru
         return error
     source.seek(0)
     batches, rows = salvageable(source.read_buffer())
-    return TruncatedFile(
-        f"{error}. It holds {batches:,} complete record batches with {rows:,} rows: `aljava repair {place.address}` "
-        "saves them"
-    )
+    complete = "1 complete record batch" if batches == 1 else f"{batches:,} complete record batches"
+    return TruncatedFile(f"{error}. It holds {complete} with {rows:,} rows: `aljava repair {place.address}` saves them")
 
 
 def salvageable(buffer: pa.Buffer) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import typer
 
-from aljava.cli.output import console, pandas_is_not_needed
+from aljava.cli.moving import done
+from aljava.cli.output import console, count, pandas_is_not_needed, printable
 from aljava.errors import InvalidOption, TransferError
 
 #: Seconds after which a query is long enough to show how far it is.
@@ -99,10 +100,10 @@ def put(relation: Any, connection: Any, output: str | None, format: Output | Non
             raise InvalidOption("--format table is for the terminal: with --output give csv, json or arrow")
         elif format is Output.ARROW or (format is None and not is_left_to_duckdb(output)):
             written = write(relation, output)
-            print(f"{output}: {written.rows:,} rows, {written.bytes:,} bytes", file=sys.stderr)
+            done(output, written.rows, written.bytes)
         else:
             rows = _copy(relation, connection, output, format)
-            print(f"{output}: {rows:,} rows", file=sys.stderr)
+            print(f"{printable(output)}: {count(rows, 'row')}", file=sys.stderr)
 
 
 def show(relation: Any, connection: Any) -> None:

@@ -11,7 +11,7 @@ import typer
 
 import aljava
 from aljava.charts import size
-from aljava.cli.output import console
+from aljava.cli.output import console, count, printable
 from aljava.errors import AddressError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def put(
     if as_json:
         _print_json(_as_json(info))
         return
-    console().print(f"shm://{store}/{key}: {info.rows:,} rows, {size(info.bytes)}", markup=False)
+    console().print(f"shm://{store}/{key}: {count(info.rows, 'row')}, {size(info.bytes)}", markup=False)
 
 
 @app.command("get")
@@ -95,7 +95,7 @@ def get(
     if as_json:
         _print_json({"target": target, "rows": table.num_rows, "bytes": written.bytes})
         return
-    console().print(f"{target}: {table.num_rows:,} rows", markup=False)
+    console().print(f"{printable(target)}: {count(table.num_rows, 'row')}", markup=False)
 
 
 @app.command("info")
