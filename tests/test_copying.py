@@ -212,3 +212,32 @@ def test_a_compression_that_parquet_has_not(tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match="'rar' is none of Parquet's: zstd"):
         aljava.copy(tmp_path / "it.arrow", tmp_path / "it.parquet", compression="rar")
     assert os.listdir(tmp_path) == ["it.arrow"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("semicolons.csv", b"id;price\n1;0,5\n", r"';' between its values, .*read_csv\('.*semicolons.csv'\)"),
+        ("tabs.csv", b"id\tname\n1\ta\n", r"'\\t' between its values, .*--from tsv"),
+        ("bars.tsv", b"id|name\n", r"'\|' between its values, where TSV has '\\t'"),
+        ("wide.csv", "id,name\n1,a\n".encode("utf-16"), "is UTF-16.*iconv -f utf-16"),
+        ("latin.csv", b"id,name\n1,caf\xe9\n", "column 'name' holds text that is not UTF-8.*iconv -f latin1"),
+        ("noise.csv", b"a\n\xff,\xfe\n", "is not CSV, or not UTF-8"),
+        ("blank.csv", b"\n\n", "is empty"),
+        ("plain.csv.gz", b"id\n1\n", "cannot be unpacked as gzip, .* give it the name that it should have"),
+        ("plain.jsonl.gz", b'{"id": 1}', "cannot be unpacked as gzip"),
+        ("plain.csv.zst", b"id\n1\n", "cannot be unpacked as zstd"),
+    ],
+)
+def test_a_text_that_is_not_what_its_name_says(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidData, match=said):
+        aljava.copy(tmp_path / name, tmp_path / "out.arrow")
+    assert not (tmp_path / "out.arrow").exists()
+
+
+@pytest.mark.parametrize("content", [b"a;b\n1\n", b'"a;b"\n1;2\n', b"\xef\xbb\xbfid\nx|y\n", b"id\n"])
+def test_one_column_whose_values_hold_other_separators(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "one.csv").write_bytes(content)
+    aljava.copy(tmp_path / "one.csv", tmp_path / "out.arrow")
+    assert aljava.read(tmp_path / "out.arrow").num_columns == 1

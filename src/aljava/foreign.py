@@ -158,6 +158,19 @@ _DOUBLE = pa.float64()
 
 
 def _opened(place: Place, kind: Kind, schema: pa.Schema | None) -> Any:
+    if schema is None and kind.format != "json" and not isinstance(place, FileObject):
+        _must_be_separated(place, kind)
+    reader = _begun(place, kind, schema)
+    for field in reader.schema if schema is None and kind.format != "json" else ():
+        if pa.types.is_binary(field.type):
+            raise InvalidData(
+                f"{place.address}: column {field.name!r} holds text that is not UTF-8. If it is Latin-1, "
+                "`iconv -f latin1 -t utf-8 IN.csv > OUT.csv` makes it so"
+            )
+    return reader
+
+
+def _begun(place: Place, kind: Kind, schema: pa.Schema | None) -> Any:
     with _explained(place, kind, schema):
         source = _source(place, kind)
         if kind.format == "json":
@@ -179,6 +192,30 @@ def _opened(place: Place, kind: Kind, schema: pa.Schema | None) -> Any:
                 null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False, column_types=schema
             ),
         )
+
+
+def _must_be_separated(place: Place, kind: Kind) -> None:
+    """Refuses a text of other separators or in UTF-16, which would become one column of nonsense."""
+    with _explained(place, kind, None):
+        head = bytes(_source(place, kind).read(1 << 16))
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InvalidData(
+            f"{place.address} is UTF-16, where CSV is UTF-8: `iconv -f utf-16 -t utf-8 IN.csv > OUT.csv` makes it so"
+        )
+    first, second = ([*head.split(b"\n", 2), b"", b""])[:2]
+    if _DELIMITERS[kind.format].encode() in first or b'"' in first:
+        return
+    for mark in ";", "\t", "|", ",":
+        if (found := first.count(mark.encode())) and (not second.strip() or second.count(mark.encode()) == found):
+            how = (
+                "say --from tsv, or source_format='tsv' in Python"
+                if mark == "\t"
+                else f'aljava sql "from read_csv({place.address!r})" -o OUT.arrow reads it'
+            )
+            raise InvalidData(
+                f"{place.address} has {mark!r} between its values, where {kind.format.upper()} has "
+                f"{_DELIMITERS[kind.format]!r}: {how}"
+            )
 
 
 def _csv_options(kind: Kind, **more: Any) -> Any:
@@ -204,7 +241,12 @@ def _explained(place: Place, kind: Kind, schema: pa.Schema | None) -> Iterator[N
 def _explanation(place: Place, kind: Kind, schema: pa.Schema | None, said: str) -> InvalidData:
     """What the owner of a text can do about what pyarrow says of it."""
     address, again = place.address, not isinstance(place, FileObject)
-    if said.startswith("Empty "):
+    if kind.codec and re.search("(?i)zlib|zstd|bz2|compressed stream", said):
+        return InvalidData(
+            f"{address} cannot be unpacked as {kind.codec}, which its name says that it is: {said}. Copy it again, or "
+            "give it the name that it should have"
+        )
+    if said.removeprefix("CSV parse error: ").startswith("Empty "):
         return InvalidData(f"{address} is empty. {_NO_COLUMNS}")
     if kind.format == "json":
         if again and bytes(_source(place, kind).read(64)).lstrip()[:1] == b"[":
@@ -216,6 +258,10 @@ def _explanation(place: Place, kind: Kind, schema: pa.Schema | None, said: str) 
             f"{address} cannot be read as JSON lines (one object a line): {said}. Mend that line; or, if its type "
             f'changes on the way, aljava sql "from read_json({address!r}, sample_size=-1)" -o OUT.arrow looks at '
             "all lines before it settles the types"
+        )
+    if again and "CSV parse error: Expected" in said and "\ufffd" in said:
+        return InvalidData(
+            f"{address} is not CSV, or not UTF-8: a row has other values than the header, and bytes that are no text"
         )
     if again and "CSV parse error: Expected" in said and (ragged := _ragged(place, kind)):
         return ragged

@@ -75,8 +75,10 @@ def main() -> None:
         # Whoever reads our output has seen enough, or it has no room: keep Python from complaining at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            where = printable(str(error.filename)) if error.filename else "standard output cannot be written"
-            print(f"aljava: {where}: {error.strerror or error}", file=sys.stderr)
+            where = (
+                f"{error.filename}: " if error.filename else "standard output cannot be written: " * bool(error.errno)
+            )
+            print(f"aljava: {printable(where + (error.strerror or str(error)))}", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

@@ -176,9 +176,10 @@ def stats(
         _end(result)
         return
     out = console(wide=True)
-    if len(rows) <= FILES_SHOWN:
+    if 0 < len(rows) <= FILES_SHOWN:
         out.print(_files(rows))
-    out.print(_columns(rows))
+    if rows:
+        out.print(_columns(rows))
     schemas = len({json.dumps(row["schema"], sort_keys=True) for row in rows})
     total = ", ".join((count(len(rows), "file"), count(sum(row["rows"] for row in rows), "row")))
     out.print(f"{total}, {count(schemas, 'schema')}", soft_wrap=True)
