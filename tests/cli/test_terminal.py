@@ -78,3 +78,10 @@ def test_no_line_that_says_what_goes_on_is_left_among_the_output(folder: Path) -
 def test_rows_that_go_to_the_terminal_are_not_mixed_with_a_bar(folder: Path) -> None:
     status, text = at_a_terminal("copy", "trades.arrow", "-", "--to", "csv", folder=folder)
     assert (status, text) == (0, '"day","price"\n1,0.5\n2,1.5\n2,2.5\n-: 3 rows, 32 bytes\n')
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs(folder: Path, closed: str) -> None:
+    line = f"{shlex.quote(sys.executable)} -m aljava head trades.arrow {closed}"
+    done = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

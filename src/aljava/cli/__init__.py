@@ -58,6 +58,9 @@ def _sentence(text: str) -> str:
 
 def main() -> None:
     """Runs the command line: exit status 2 for wrong usage, 1 for what failed, and no traceback."""
+    # Closed by whoever started us, as with `>&-`: Python has None there.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as we run
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it logs, our errors say in one line
     if len(sys.argv) == 1:
         sys.argv.append("--help")
