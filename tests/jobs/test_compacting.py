@@ -264,3 +264,23 @@ def test_names_are_taken_as_they_are(tmp_path: Path, threads) -> None:
     assert (done.done, done.failed) == (9, 0), done
     assert sorted(rows_of(tmp_path / "out")["row"].to_pylist()) == list(range(9))
     assert jobs.compact(folder, tmp_path / "out", executor=threads).kept == 9
+
+
+def test_a_sorted_job_that_fails_leaves_no_part_of_the_rows(small: Path, tmp_path: Path, threads) -> None:
+    # Where the second output would go something stands in the way, and may not be removed.
+    in_the_way = tmp_path / "out/compacted-00001.arrow"
+    (in_the_way / "kept").mkdir(parents=True)
+    done = jobs.compact(small, tmp_path / "out", size=60_000, sort_by="day", executor=threads)
+    assert not done.ok
+    assert outputs(tmp_path / "out") == [in_the_way.name]
+    shutil.rmtree(in_the_way)
+    again = jobs.compact(small, tmp_path / "out", size=60_000, sort_by="day", executor=threads)
+    assert again.ok
+    assert len(outputs(tmp_path / "out")) > 1
+
+
+def test_a_manifest_in_which_nothing_is_done_binds_nobody(small: Path, tmp_path: Path, threads) -> None:
+    assert jobs.convert(small, tmp_path / "out", columns=["nope"], executor=threads).done == 0
+    assert jobs.convert(small, tmp_path / "out", executor=threads).ok
+    with pytest.raises(JobError, match="manifest of another job: its columns"):
+        jobs.convert(small, tmp_path / "out", columns=["day"], executor=threads)

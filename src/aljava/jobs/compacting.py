@@ -305,8 +305,11 @@ def compact_one(task: Task) -> list[Done]:
             without[broken.number] = broken.reason
         except OverflowError:
             most = 1 << 64
-        for output in made:
-            _remove(task.target.place(output.name))
+        except BaseException:
+            # A part of the rows must not stand there like a table.
+            _unmake(task, made)
+            raise
+        _unmake(task, made)
         made = []
     failures = {**gathering.failures, **without}
     details: str | None = json.dumps({"outputs": {shown(output.name): output.bytes for output in made}})
@@ -321,6 +324,12 @@ def compact_one(task: Task) -> list[Done]:
         done.append(Done(rows, output.bytes, output.checksum, details=details, output=shown(output.name)))
         details = None
     return done
+
+
+def _unmake(task: Task, made: Iterable[_Output]) -> None:
+    assert task.target is not None
+    for output in made:
+        _remove(task.target.place(output.name))
 
 
 def _outputs(task: Task, gathering: Gathering, most: int) -> Iterator[_Output]:
