@@ -134,6 +134,6 @@ def _dask(rows: int) -> Scenario:
         f"Dask: 1 % of {rows:,} rows",
         {"aljava": ours, "dask.dataframe.read_parquet": parquet},
         targets={"dask.dataframe.read_parquet": 1},
-        why="The rows lie in one or two batches of 384,616, of which the column of the filter is decoded whole; Parquet "
-        "has 131,072 in a group. Dask itself takes some 8 ms of either.",
+        why="The rows lie in one or two batches of 384,616, of which the column of the filter is decoded whole; "
+        "Parquet has 131,072 in a group. Dask itself takes some 8 ms of either.",
     )
