@@ -241,3 +241,14 @@ def test_one_column_whose_values_hold_other_separators(tmp_path: Path, content: 
     (tmp_path / "one.csv").write_bytes(content)
     aljava.copy(tmp_path / "one.csv", tmp_path / "out.arrow")
     assert aljava.read(tmp_path / "out.arrow").num_columns == 1
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "csv.gz"])
+def test_a_text_comes_through_a_named_pipe(tmp_path: Path, suffix: str) -> None:
+    table = pa.table({"id": [1, 2], "name": ["a", "b"]})
+    aljava.write(table, tmp_path / "in.arrow")
+    aljava.copy(tmp_path / "in.arrow", tmp_path / f"whole.{suffix}")
+    os.mkfifo(tmp_path / f"pipe.{suffix}")
+    with subprocess.Popen(["sh", "-c", f"cat whole.{suffix} > pipe.{suffix}"], cwd=tmp_path):
+        aljava.copy(tmp_path / f"pipe.{suffix}", tmp_path / "out.arrow")
+    assert aljava.read(tmp_path / "out.arrow").equals(table)

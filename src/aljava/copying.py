@@ -15,6 +15,7 @@ from aljava.foreign import Kind
 from aljava.frames import Progress, regroup
 from aljava.listing import parts
 from aljava.places.fileobject import FileObject
+from aljava.places.pipes import NamedPipe
 from aljava.places.place import Counting, Place
 from aljava.received import ReceivedDataset
 
@@ -128,4 +129,7 @@ def text_places(address: Any, kind: Kind) -> list[Place] | None:
     if isinstance(address, str) and address == "-":
         return [FileObject(sys.stdin.buffer)]
     places = [part.place for part in parts(address)]
+    if any(isinstance(place, NamedPipe) for place in places):
+        # Read as it comes: nothing can be tried first.
+        return [FileObject(place.opened()) if isinstance(place, NamedPipe) else place for place in places]
     return None if kind.codec is None and foreign.is_binary(places[0]) else places

@@ -3,7 +3,7 @@
 import os
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 from aljava.errors import AccessDenied, NotFound
 from aljava.places.stream import Arrival, OnePass, StreamPlace
@@ -61,9 +61,16 @@ class NamedPipe(_Pipe):
         self._path = os.fspath(path)
         self.address = os.fsencode(self._path).decode("utf-8", "backslashreplace")
 
+    def opened(self) -> BinaryIO:
+        """The bytes that come, for who reads no Arrow stream of them."""
+        return open(self._descriptor(os.O_RDONLY), "rb")
+
     def _channel(self, mode: int) -> DescriptorChannel:
+        return DescriptorChannel(self._descriptor(mode), self.address, owned=True)
+
+    def _descriptor(self, mode: int) -> int:
         try:
-            return DescriptorChannel(os.open(self._path, mode | os.O_CLOEXEC), self.address, owned=True)
+            return os.open(self._path, mode | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise NotFound(f"{self.address} does not exist") from error
         except OSError as error:
