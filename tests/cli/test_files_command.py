@@ -64,6 +64,10 @@ def test_zones(path) -> None:
     assert zones[0]["id min"] == 0
     assert zones[-1]["id max"] == 9999
     assert "id min" in run("zones", path).stdout
+    few = path.with_name("few.arrow")
+    aljava.write({"id": [1]}, few)
+    assert "few.arrow has no zones" in run("zones", few).stdout
+    assert run("zones", few, "--json").stdout == ""
     assert "statistics" in run("zones", path, "-c", "nothing", status=1).stderr
 
 

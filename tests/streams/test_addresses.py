@@ -389,6 +389,8 @@ def test_what_cannot_be(folder: str, certificates: dict[str, str]) -> None:
         aljava.read("fd:199")
     with pytest.raises(AddressError, match="no socket address"):
         aljava.listen("x.arrow")
+    with pytest.raises(AddressError, match="5 is no socket address"):
+        aljava.listen(5)
     with open(f"{folder}/file", "w"), pytest.raises(TransferError, match="no socket"):
         aljava.listen(f"unix://{folder}/file")
 

@@ -131,6 +131,12 @@ def zones(
         if name not in known:
             others = f"; it has them of {', '.join(known)}" if known else ", nor of any other column"
             raise QueryError(f"{address} has no statistics of {name!r}{others}")
+    if not table.num_rows and not as_json:
+        print(
+            f"{printable(address)} has no zones. A file of few rows needs none; "
+            "that of another program gets them where `aljava copy` writes it anew"
+        )
+        return
     shown = {key: table[key] for key in table.column_names if key != "columns"}
     for name in wanted:
         column = pc.struct_field(table["columns"], [name])

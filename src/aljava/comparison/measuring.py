@@ -44,7 +44,8 @@ def compare(
     Args:
         data: anything table-like, as `aljava.write` takes it, or an address, as `aljava.copy` takes it. Of a large
             file only the batches are read that are measured; the result says so.
-        codecs: what to compare, as `aljava.write` takes it; by default none, lz4, zstd 1, 3 and 9, and auto.
+        codecs: what to compare, one or several, as `aljava.write` takes it; by default none, lz4, zstd 1, 3 and 9, and
+            auto.
         repeat: runs of each codec; the median counts.
         sample: rows to measure, taken in pieces from all over the data; by default all rows up to 128 MiB, and as many
             as that holds of more.
@@ -67,7 +68,8 @@ def compare(
         >>> comparison.table.column("codec").to_pylist()
         ['none', 'zstd']
     """
-    names = dict.fromkeys([*(CODECS if codecs is None else codecs), *(FORMATS if formats else ())])
+    chosen = CODECS if codecs is None else [codecs] if isinstance(codecs, str) else codecs
+    names = dict.fromkeys([*chosen, *(FORMATS if formats else ())])
     if goal not in GOALS:
         raise InvalidOption(f"goal {goal!r} is none of {', '.join(GOALS)}")
     if not names:

@@ -187,7 +187,7 @@ def listen(
         ...     sender.join()
         3
     """
-    if address.partition("://")[0].lower() not in SCHEMES:
+    if not isinstance(address, str) or address.partition("://")[0].lower() not in SCHEMES:
         raise AddressError(f"{address} is no socket address: give unix:///PATH, tcp://HOST:PORT or tcp+tls://HOST:PORT")
     return Listener(Endpoint.parse(address), shared_memory=shared_memory, untrusted=untrusted, timeout=timeout)
 
