@@ -4,6 +4,7 @@ import datetime
 import decimal
 import subprocess
 import sys
+import types
 
 import duckdb
 import numpy as np
@@ -164,3 +165,9 @@ def test_wide_tables_come_in_batches_that_have_something_of_each_column() -> Non
 def test_a_pandas_frame_with_two_columns_of_one_name() -> None:
     with pytest.raises(UnsupportedType, match="cannot become an Arrow table: Duplicate column names"):
         frames.to_table(pd.DataFrame([[1, 2]], columns=["a", "a"]))
+
+
+def test_a_module_that_another_thread_is_importing_has_not_all_of_its_classes(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "half", types.ModuleType("half"))
+    assert not frames.is_of(5, "half", "Frame")
+    assert not frames.is_of(5, "absent", "Frame")

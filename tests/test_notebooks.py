@@ -30,4 +30,5 @@ def test_it_runs(tmp_path: Path) -> None:
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("text/html" in output.get("data", {}) for output in shown) >= 6
-    assert any("TruncatedFile: cut.arrow" in output.get("text", "") for output in shown)
+    # What is printed in one go may come in two pieces.
+    assert "TruncatedFile: cut.arrow" in "".join(output.get("text", "") for output in shown)

@@ -160,7 +160,8 @@ def _name(data: Any) -> str:
 def is_of(data: Any, module: str, *names: str) -> bool:
     """Whether `data` is of a class of an optional module, without importing that module."""
     loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(data, tuple(getattr(loaded, name) for name in names))
+    # Another thread may be importing it just now: it has not all of its classes then.
+    return isinstance(data, tuple(getattr(loaded, name) for name in names if hasattr(loaded, name)))
 
 
 def _is_frame(data: Any) -> bool:
