@@ -11,6 +11,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
+def received(ours: int) -> bytes:
+    """All that a terminal gets until its other side is closed; closes it."""
+    shown = b""
+    try:
+        while part := os.read(ours, 1 << 16):
+            shown += part
+    except OSError:  # the other side is closed
+        pass
+    finally:
+        os.close(ours)
+    return shown
+
+
 def shown_while(
     command: Sequence[str], *, cwd: Path, do: Callable[[subprocess.Popen[bytes]], None] | None = None
 ) -> tuple[str, int]:
@@ -28,19 +41,12 @@ def shown_while(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
     shown: list[bytes] = []
 
-    def listen() -> None:
-        try:
-            while data := os.read(ours, 1 << 16):
-                shown.append(data)
-        except OSError:  # the other end of a terminal is closed
-            pass
-
     environment = {**os.environ, "TERM": "xterm"}
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs, cwd=cwd, env=environment
     ) as process:
         os.close(theirs)
-        listener = threading.Thread(target=listen)
+        listener = threading.Thread(target=lambda: shown.append(received(ours)))
         listener.start()
         try:
             if do is not None:
@@ -49,5 +55,4 @@ def shown_while(
         finally:
             process.kill()
     listener.join()
-    os.close(ours)
     return b"".join(shown).decode(errors="replace"), process.returncode

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import aljava
+from tests.cli.terminal import received
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -32,14 +33,7 @@ def at_a_terminal(*arguments: str, folder: Path) -> tuple[int, str]:
         env=environment | {"TERM": "xterm-256color"},
     )
     os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 1 << 16):
-            shown += part
-    except OSError:  # the terminal's other side is closed
-        pass
-    finally:
-        os.close(ours)
+    shown = received(ours)
     return running.wait(60), shown.decode().replace("\r\n", "\n")
 
 

@@ -17,6 +17,7 @@ import aljava
 from aljava.comparison.contenders import CODECS, FORMATS
 from aljava.store import stores
 from aljava.tour import load
+from tests.cli.terminal import received
 
 NAMES = ["IPC stream", "Feather", "Serialization", "Shared memory", "Compression", "SQL"]
 
@@ -97,14 +98,7 @@ def test_progress_is_for_a_terminal_and_on_standard_error(temporary: Path) -> No
         [sys.executable, "-m", "aljava", "tour", "--rows", "100", "--json"], stdout=subprocess.PIPE, stderr=theirs
     )
     os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 1 << 16):
-            shown += part
-    except OSError:  # the terminal's other side is closed
-        pass
-    finally:
-        os.close(ours)
+    shown = received(ours)
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 0
     assert json.loads(output)["verified"] is True
