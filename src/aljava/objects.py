@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from aljava import ipc
 from aljava.errors import InvalidData, MissingDependency, UnsupportedType
-from aljava.frames import to_table
+from aljava.frames import is_of, to_table
 
 KIND = b"aljava.kind"
 DETAIL = b"aljava.detail"
@@ -157,18 +157,17 @@ def _taken_apart(obj: Any) -> Parts:
         case np.ndarray() | np.generic():
             array, detail = _of_ndarray(np.asarray(obj))
             return _of_arrays("numpy.ndarray", [array], array.type, detail)
-    pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
-    if pandas and isinstance(obj, pandas.Series):
+    if is_of(obj, "pandas", "Series"):
         # A frame of one column; the name, which need not be text, is kept by pandas itself in the frame's attributes.
         frame = obj.to_frame(COLUMN)
         frame.attrs = {}
         table = to_table(frame)
         detail = {"name": _plain_name(obj.name), "attrs": obj.attrs, "arrow": _arrow_backed(frame)}
         return "pandas.Series", table.to_batches(), table.schema, detail
-    if pandas and isinstance(obj, pandas.DataFrame):
+    if is_of(obj, "pandas", "DataFrame"):
         table = to_table(obj)
         return "pandas.DataFrame", table.to_batches(), table.schema, {"arrow": _arrow_backed(obj)}
-    if polars and isinstance(obj, polars.Series):
+    if is_of(obj, "polars", "Series"):
         table = to_table(obj.to_frame(COLUMN))
         return (
             "polars.Series",
@@ -176,7 +175,7 @@ def _taken_apart(obj: Any) -> Parts:
             table.schema,
             {"name": obj.name, **_polars_types(obj.to_frame(COLUMN))},
         )
-    if polars and isinstance(obj, polars.DataFrame):
+    if is_of(obj, "polars", "DataFrame"):
         table = to_table(obj)
         return "polars.DataFrame", table.to_batches(), table.schema, _polars_types(obj)
     table = to_table(obj)
