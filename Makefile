@@ -34,7 +34,7 @@ test-engines: $(READY)  ## Install Ray and PyTorch, and run the tests that need 
 
 coverage: $(READY)  ## Run all tests, and say which lines none of them reaches.
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n 2 $(TEST); tests=$$?; \
+	PYTHONPATH=$(CURDIR)/tests/covering $(BIN)/coverage run -m pytest -n 2 $(TEST); tests=$$?; \
 		$(BIN)/python -m tests.coverage_data && $(BIN)/coverage combine --quiet && \
 		$(BIN)/coverage report --show-missing --skip-covered && exit $$tests
 
@@ -43,7 +43,7 @@ lint: $(READY)  ## Check style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## Measure against the peers that are installed (25 minutes). ONLY=store/put-8kB for one scenario.
+bench: $(READY)  ## Measure against the peers that are installed (50 minutes). ONLY=store/put-8kB for one scenario.
 	$(BIN)/python -m bench $(if $(ONLY),--only '$(ONLY)') $(BENCH)
 
 bench-quick: $(READY)  ## Run the benchmarks on small data, to see that they work (5 minutes).

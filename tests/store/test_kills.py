@@ -175,6 +175,20 @@ def test_the_file_system_agrees_after_kills(tmpfs: Path) -> None:
         store.destroy()
 
 
+def test_rows_that_come_batch_by_batch_take_the_room_of_deleted_ones(tmpfs: Path) -> None:
+    with Store("full", evict=True) as store:
+        many = table(2, ROWS * (6 << 20) // table(1).nbytes)
+        store["a"] = table(1, many.num_rows // 2)
+        del store["a"]  # its memory is kept for the next object
+        store["b"] = many.to_reader(10_000)
+        assert store["b"].equals(many)
+        store["c"] = many.to_reader(10_000)  # and evicts where that is allowed
+        assert store["c"].equals(many)
+        assert list(store) == ["c"]
+        store["d"] = many
+        assert list(store) == ["d"]
+
+
 @pytest.mark.parametrize("shared_from", [1, 1 << 40], ids=["two threads", "one thread"])
 def test_a_full_file_system_is_an_error_and_nothing_is_lost(
     tmpfs: Path, monkeypatch: pytest.MonkeyPatch, shared_from: int

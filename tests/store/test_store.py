@@ -450,7 +450,7 @@ def test_no_stores_where_there_is_no_folder(monkeypatch: pytest.MonkeyPatch, tmp
 def test_an_object_larger_than_the_capacity_is_refused(no_leaks: None) -> None:
     with Store("capacity", capacity=1_000_000, evict=True) as store:
         store["small"] = SMALL
-        with pytest.raises(StoreFull, match="of 1000000 bytes"):
+        with pytest.raises(StoreFull, match="of 1,000,000 bytes"):
             store["t"] = LARGE
         with pytest.raises(StoreFull):
             store["t"] = LARGE.to_reader(1_000)

@@ -63,14 +63,15 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
 
-def translated(folder: Folder, error: OSError, size: int) -> Exception:
-    """What a user should read when `size` bytes met an error of the system."""
+def translated(folder: Folder, error: OSError, size: int | None) -> Exception:
+    """What a user should read when `size` bytes, or rows of which more were to come, met an error of the system."""
     if not is_full(error):
         return error
     system = os.statvfs(folder.path)
     free, total = system.f_bavail * system.f_frsize, system.f_blocks * system.f_frsize
     return StoreFull(
-        f"{folder.path}: no room for {size} bytes: the machine's shared memory has {free} of {total} bytes left. "
+        f"{folder.path}: no room for {'more rows' if size is None else f'{size:,} bytes'}: the machine's shared memory "
+        f"has {free:,} of {total:,} bytes left. "
         "Delete keys, trim other stores, or choose another place with ALJAVA_SHM"
     )
 

@@ -272,12 +272,17 @@ class Folder:
             with self.writing():
                 self._retire(path)
 
-    def withdraw(self, name: str) -> None:
-        """Takes an object's name away; readers keep what they hold. `FileNotFoundError` where there is none."""
+    def withdraw(self, name: str, *, bound: bool = True) -> int:
+        """Takes an object's name away; readers keep what they hold. `FileNotFoundError` where there is none.
+
+        Returns:
+            the bytes that are the machine's again once nobody reads them; 0 where the object went to the pool, which
+            keeps to its limit only with `bound`.
+        """
         with self.writing():
             work = self._next_work()
             os.rename(f"{self.path}/{name}", work)
-            self._retire(work)
+            return self._retire(work, bound=bound)
 
     def discard(self, segment: Segment) -> None:
         """Gives up a segment that is ours, and its memory: at once, even where another process keeps a map of it."""
@@ -369,11 +374,12 @@ class Folder:
             self.sweep(now=True)
             freed += self.trim(size - freed)
         if self.evict and freed < size:
-            for name, status in sorted(self.objects(), key=lambda entry: entry[1].st_atime_ns):
+            for name, _ in sorted(self.objects(), key=lambda entry: entry[1].st_atime_ns):
                 with contextlib.suppress(FileNotFoundError):
-                    self.withdraw(name)
+                    # Not bound: what the pool gave back to keep to its limit would not be counted.
+                    freed += self.withdraw(name, bound=False)
                 # An object that is still read has lost its name and not its memory: the next one goes too.
-                freed += self.trim(size - freed) if status.st_size >= SMALL else status.st_size
+                freed += self.trim(size - freed)
                 if freed >= size:
                     break
         return freed
@@ -462,8 +468,9 @@ class Folder:
 
     def _full(self, size: int) -> StoreFull:
         return StoreFull(
-            f"{self.path}: no room for {size} bytes: {self.usage()} of {self.capacity} bytes are used, by objects and "
-            "by what is still read of deleted ones. Delete keys, raise the capacity, or open the store with evict=True"
+            f"{self.path}: no room for {size:,} bytes: {self.usage():,} of {self.capacity:,} bytes are used, by "
+            "objects and by what is still read of deleted ones. Delete keys, raise the capacity, or open the store with "
+            "evict=True"
         )
 
     def _create(self, size: int) -> Segment:
@@ -476,20 +483,24 @@ class Folder:
         os.ftruncate(descriptor, size)
         return Segment(work, descriptor, size, os.fstat(descriptor).st_ino, dense=False)
 
-    def _retire(self, work: str, *, bound: bool = True) -> None:
-        """Moves a segment that is ours by name, and that others may still read, into the pool."""
+    def _retire(self, work: str, *, bound: bool = True) -> int:
+        """Moves a segment that is ours by name, and that others may still read, into the pool, or gives it up.
+
+        Returns the bytes that it gave up.
+        """
         status = os.stat(work)
         if status.st_size < SMALL or not self.recycle or not _is_dense(status):
             # One with holes was never filled: its writer died.
             os.unlink(work)
-            return
+            return status.st_size
         try:
             rename_new(work, f"{self._pool}/{status.st_size:x}-{status.st_ino:x}")
         except FileExistsError:  # a second name of a segment that is in the pool already
             os.unlink(work)
-            return
+            return 0
         if bound:
             self._bound_pool()
+        return 0
 
     def _bound_pool(self) -> None:
         entries = self.pool()

@@ -4,7 +4,7 @@ The file ends exactly where its segment ends, however large that is, because rea
 room that is left stands between the end-of-stream marker and the footer, where no reader looks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow as pa
 from aljava.errors import InvalidData
 from aljava.ipc.metadata import Block, decode_footer
 from aljava.ipc.writer import Layout, RecordBatchFileWriter, WriteOptions, lay_out
-from aljava.store.filling import write_all
+from aljava.store.filling import is_full, write_all
 from aljava.store.folder import SMALL, Content
 
 # Readers of shared memory read at its speed: neither statistics nor checksums would pay for themselves here.
@@ -41,13 +41,19 @@ class _Descriptor:
 
     closed = False
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, make_room: Callable[[int], int]) -> None:
         self._descriptor = descriptor
+        self._make_room = make_room
         self.position = 0
 
     def write(self, part: Any) -> int:
         view = memoryview(part).cast("B")
-        write_all(self._descriptor, [view], self.position)
+        try:
+            write_all(self._descriptor, [view], self.position)
+        except OSError as error:
+            if not is_full(error) or not self._make_room(len(view)):
+                raise
+            write_all(self._descriptor, [view], self.position)
         self.position += len(view)
         return len(view)
 
@@ -58,9 +64,12 @@ class _Descriptor:
         """Whoever opened the file closes it."""
 
 
-def stream(reader: pa.RecordBatchReader, descriptor: int) -> Iterator[int]:
-    """Writes a reader batch by batch to a file; yields the bytes written so far after each."""
-    sink = _Descriptor(descriptor)
+def stream(reader: pa.RecordBatchReader, descriptor: int, make_room: Callable[[int], int]) -> Iterator[int]:
+    """Writes a reader batch by batch to a file; yields the bytes written so far after each.
+
+    Where the machine's memory is full, `make_room` is asked to free some, as `Folder.make_room` does.
+    """
+    sink = _Descriptor(descriptor, make_room)
     with RecordBatchFileWriter(sink, reader.schema, options=_OPTIONS) as writer:
         for batch in reader:
             writer.write_batch(batch)

@@ -376,14 +376,15 @@ class Store(MutableMapping[str, pa.Table]):
         segment = self._folder.begin_stream()
         looked = written = 0
         try:
-            for written in payload.stream(reader, segment.descriptor):
+            for written in payload.stream(reader, segment.descriptor, self._folder.make_room):
                 if written - looked > _BYTES_BETWEEN_LOOKS:
                     self._folder.require_room()
                     looked = written
             self._folder.require_room()
         except OSError as error:
+            failure = translated(self._folder, error, None)  # while what was written still takes its room
             self._folder.discard(segment)
-            raise translated(self._folder, error, written) from error
+            raise failure from error
         except BaseException:
             self._folder.discard(segment)
             raise
