@@ -469,8 +469,8 @@ class Folder:
     def _full(self, size: int) -> StoreFull:
         return StoreFull(
             f"{self.path}: no room for {size:,} bytes: {self.usage():,} of {self.capacity:,} bytes are used, by "
-            "objects and by what is still read of deleted ones. Delete keys, raise the capacity, or open the store with "
-            "evict=True"
+            "objects and by what is still read of deleted ones. Delete keys, raise the capacity, or open the store "
+            "with evict=True"
         )
 
     def _create(self, size: int) -> Segment:
