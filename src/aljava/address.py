@@ -84,7 +84,7 @@ def locate(address: Any, *, filesystem: Any = None, storage_options: Mapping[str
         from aljava.places.fileobject import FileObject
 
         return FileObject(address)
-    raise AddressError(f"a {type(address).__qualname__} is no address: give {KINDS}")
+    raise AddressError(f"no address is of type {type(address).__qualname__}: give {KINDS}")
 
 
 def local_path(address: str) -> str:

@@ -159,8 +159,8 @@ def table(
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     columns = "".join(f'<col style="width:{width}%">' for width in widths)
     return (
-        f'<div class="scroll"><table><colgroup>{columns}</colgroup><thead><tr>{cells("th", header)}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="scroll"><table class="figures"><colgroup>{columns}</colgroup>'
+        f"<thead><tr>{cells('th', header)}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

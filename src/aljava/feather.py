@@ -14,7 +14,7 @@ Examples:
 import os
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ from aljava.ipc import feather_v1
 from aljava.ipc.message import kind_of
 from aljava.ipc.reader import ReadOptions, RecordBatchFileReader
 from aljava.ipc.writer import RecordBatchFileWriter, WriteOptions
+from aljava.places.local import LocalFile
 
 __all__ = ["FeatherDataset", "FeatherError", "check_chunked_overflow", "read_feather", "read_table", "write_feather"]
 
@@ -56,7 +57,8 @@ def write_feather(  # noqa: PLR0917  the signature is pyarrow's
     Raises:
         ValueError: an unknown codec, a level that the codec does not have, a chunk size below 1, duplicate names in
             a DataFrame.
-        TransferError: the destination took no more; a file that was begun is removed.
+        TransferError: the destination took no more. A file that was there stays as it was: a new one takes its place in
+            one step, and who has the old one mapped keeps its bytes.
 
     Example:
         >>> import io, pyarrow as pa
@@ -77,14 +79,8 @@ def write_feather(  # noqa: PLR0917  the signature is pyarrow's
         name = f"{name}:{compression_level}"
     table = df if isinstance(df, pa.Table) else pa.Table.from_pandas(df, preserve_index=None)
     options = WriteOptions(compression=str(name), statistics=False, checksums=False, batch_rows=chunksize or CHUNK_ROWS)
-    try:
-        with RecordBatchFileWriter(dest, table.schema, options=options) as writer:
-            writer.write_table(table)
-    except (OSError, ValueError, TypeError, NotImplementedError):
-        if isinstance(dest, str | os.PathLike):
-            with suppress(OSError):
-                os.remove(dest)
-        raise
+    with _sink(dest) as sink, RecordBatchFileWriter(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
 
 
 def read_feather(
@@ -188,13 +184,15 @@ def _write_version_1(df: Any, dest: Any, compression: str | None, chunksize: int
     for option, value in (("compression", compression), ("chunksize", chunksize)):
         if value is not None:
             raise InvalidOption(f"Feather V1 files do not support {option} option")
-    try:
-        _feather.write_feather(table, dest, version=1)
-    except (OSError, ValueError, TypeError, NotImplementedError):
-        if isinstance(dest, str):
-            with suppress(OSError):
-                os.remove(dest)
-        raise
+    with _sink(dest) as sink:
+        _feather.write_feather(table, sink, version=1)
+
+
+def _sink(dest: Any) -> AbstractContextManager[Any]:
+    """What to write to for a destination: for a file one that takes its place when all is written."""
+    if isinstance(dest, str | os.PathLike) and (os.path.isfile(dest) or not os.path.exists(dest)):
+        return LocalFile(dest).sink()
+    return nullcontext(dest)
 
 
 def _read(source: Any, columns: Sequence[str | int] | None, memory_map: bool, use_threads: bool) -> Any:

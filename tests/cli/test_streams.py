@@ -68,6 +68,7 @@ def test_a_reader_that_has_seen_enough(tmp_path) -> None:
         (["cat", "none.arrow"], 1, b"none.arrow does not exist"),
         (["cat", "{x}", "--where", "colour = 3"], 1, b"no column 'colour'"),
         (["cat", "{x}", "--where", "id = "], 1, b"ends where a value"),
+        (["receive", "tcp://127.0.0.1:1", "x.arrow", "--compression", "brotli"], 2, b"brotli"),
         (["cat", "{x}", "--columns", "id,,"], 2, b"commas"),
         (["cat", "{x}", "{y}"], 1, b"different columns"),
         (["send", "{x}", "tcp://127.0.0.1:1?timeout=0.1"], 1, b"nobody receives there"),

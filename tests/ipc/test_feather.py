@@ -1,6 +1,8 @@
 """The calls of `pyarrow.feather`, with its meaning. pyarrow's own tests of them are run in `test_pyarrow_suite`."""
 
 import io
+import os
+import resource
 import struct
 from pathlib import Path
 
@@ -36,6 +38,30 @@ def test_frames_keep_their_index(tmp_path: Path) -> None:
     feather.write_feather(frame, tmp_path / "f", compression="zstd", compression_level=9)
     pd.testing.assert_frame_equal(feather.read_feather(tmp_path / "f"), frame)
     pd.testing.assert_frame_equal(pd.read_feather(tmp_path / "f"), frame)
+
+
+@pytest.mark.filterwarnings("ignore:Feather V1:DeprecationWarning")
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_is_replaced_in_one_step_or_not_at_all(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "trades.feather"
+    feather.write_feather(TABLE, path, compression="uncompressed")
+    mapped = feather.read_table(path, memory_map=True)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            feather.write_feather(TABLE, path, version=version)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert os.listdir(tmp_path) == [path.name]
+    assert feather.read_table(path) == TABLE
+    feather.write_feather(TABLE.slice(0, 10), path, version=version)
+    assert feather.read_table(path) == TABLE.slice(0, 10)
+    assert mapped == TABLE
+
+
+def test_what_is_no_file_is_written_to_as_it_is() -> None:
+    feather.write_feather(TABLE, "/dev/null")
 
 
 @pytest.mark.filterwarnings("ignore:Feather V1:DeprecationWarning")

@@ -90,7 +90,9 @@ def _copy(
     if names is not None and not all(names):
         raise InvalidOption(f"--columns {columns}: write names with commas between them")
     from aljava.conditions import condition
+    from aljava.ipc.compression import Compression
 
+    Compression.parse(compression)  # before anybody is waited for
     with _Meter(not quiet) as meter:
         if _is_socket(sources[0]):
             meter.say(f"waiting for a sender at {sources[0]}")

@@ -108,4 +108,5 @@ class Result:
             for row in rows
         )
         more = f"<p>and {self.failed - SHOWN:,} more: <code>.failures</code></p>" if self.failed > SHOWN else ""
-        return f"{text}<table><thead><tr><th>failed</th><th>why</th></tr></thead><tbody>{cells}</tbody></table>{more}"
+        header = "<thead><tr><th>failed</th><th>why</th></tr></thead>"
+        return f"{text}<table class='figures'>{header}<tbody>{cells}</tbody></table>{more}"
