@@ -1,5 +1,6 @@
 """Copying tables between formats: what a text keeps, what is refused, and how little memory it takes."""
 
+import gzip
 import io
 import json
 import os
@@ -224,6 +225,12 @@ def test_a_compression_that_parquet_has_not(tmp_path: Path) -> None:
         ("latin.csv", b"id,name\n1,caf\xe9\n", "column 'name' holds text that is not UTF-8.*iconv -f latin1"),
         ("noise.csv", b"a\n\xff,\xfe\n", "is not CSV, or not UTF-8"),
         ("blank.csv", b"\n\n", "is empty"),
+        (
+            "open.csv",
+            b'a,b\n1,x\n2,"y\n3,z\n4,w\n',
+            "a quote that is not closed, and has .*: 'y",
+        ),
+        ("open.tsv.gz", gzip.compress(b'a\tb\n1\t"x\n2\ty'), "a quote that is not closed, .*: 'x"),
         ("plain.csv.gz", b"id\n1\n", "cannot be unpacked as gzip, .* give it the name that it should have"),
         ("plain.jsonl.gz", b'{"id": 1}', "cannot be unpacked as gzip"),
         ("plain.csv.zst", b"id\n1\n", "cannot be unpacked as zstd"),
@@ -234,6 +241,15 @@ def test_a_text_that_is_not_what_its_name_says(tmp_path: Path, name: str, conten
     with pytest.raises(InvalidData, match=said):
         aljava.copy(tmp_path / name, tmp_path / "out.arrow")
     assert not (tmp_path / "out.arrow").exists()
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\n"])
+def test_a_last_value_of_several_lines(tmp_path: Path, end: bytes) -> None:
+    (tmp_path / "lines.csv").write_bytes(b'a,b\n1,"x\ny\n"' + end)
+    aljava.copy(tmp_path / "lines.csv", tmp_path / "out.arrow")
+    assert aljava.read(tmp_path / "out.arrow").to_pydict() == {"a": [1], "b": ["x\ny\n"]}
+    with open(tmp_path / "lines.csv", "rb") as file:  # as a pipe, which is read once
+        aljava.copy(file, tmp_path / "out.arrow", source_format="csv")
 
 
 @pytest.mark.parametrize("content", [b"a;b\n1\n", b'"a;b"\n1;2\n', b"\xef\xbb\xbfid\nx|y\n", b"id\n"])

@@ -49,6 +49,8 @@ ENDS = (*(f".{end}.{codec}" for end in _ENDS if end != "parquet" for codec in _C
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 #: Bytes from which the types of a text are learned; also the longest line that JSON may have.
 BLOCK_BYTES = 16 << 20
+#: Bytes at the end of a text in which its last line that is not blank ends.
+_TAIL_BYTES = 1 << 16
 _NO_COLUMNS = "A text without a line says nothing of columns (as JSON lines of no rows do): no table can be made of it"
 # What begins a binary table, whatever its file is called.
 _BINARY = (b"ARROW1", b"PAR1", b"FEA1", b"\xff\xff\xff\xff")
@@ -128,9 +130,14 @@ def read(places: Sequence[Place], kind: Kind) -> pa.RecordBatchReader:
                     f"{place.address} {has[0]} column {name!r}, and {places[0].address} {has[1]}: one table needs "
                     "the same columns"
                 )
+            last = None
             with _explained(place, kind, schema):
                 for batch in reader:
+                    if batch.num_rows and batch.num_columns:
+                        last = batch.column(batch.num_columns - 1)[-1].as_py()
                     yield batch if batch.schema.equals(schema) else batch.select(schema.names).cast(schema)
+            if kind.format != "json" and isinstance(last, str) and "\n" in last:
+                _must_be_closed(place, kind, last)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -216,6 +223,24 @@ def _must_be_separated(place: Place, kind: Kind) -> None:
                 f"{place.address} has {mark!r} between its values, where {kind.format.upper()} has "
                 f"{_DELIMITERS[kind.format]!r}: {how}"
             )
+
+
+def _must_be_closed(place: Place, kind: Kind, last: str) -> None:
+    """Refuses a text whose last value has a quote before it and none behind it: it holds all lines that follow."""
+    if isinstance(place, FileObject):
+        return  # a pipe can be read once
+    tail = b""
+    with _explained(place, kind, None):
+        source = _source(place, kind)
+        if kind.codec is None:
+            source.seek(max(source.size() - _TAIL_BYTES, 0))
+        while chunk := bytes(source.read(BLOCK_BYTES)):
+            tail = (tail + chunk)[-_TAIL_BYTES:]
+    if not tail.rstrip(b"\r\n").endswith(b'"'):
+        raise InvalidData(
+            f"{place.address}: the last value begins with a quote that is not closed, and has all that follows in it: "
+            f"{last[:40]!r} …. Close it, or double a quote that belongs to the text"
+        )
 
 
 def _csv_options(kind: Kind, **more: Any) -> Any:
