@@ -138,19 +138,23 @@ def regroup(reader: pa.RecordBatchReader, rows: int | None = None, split: bool =
             held_rows += piece.num_rows
             held_bytes += nbytes
             if held_rows == rows or (rows is None and held_bytes >= sensible // 8):
-                yield _joined(held)
+                yield from joined(held)
                 held, held_rows, held_bytes = [], 0, 0
             if piece.num_rows == pending.num_rows:
                 break
             pending = pending.slice(piece.num_rows)
     if held:
-        yield _joined(held)
+        yield from joined(held)
 
 
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return pa.concat_batches(batches)
+def joined(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The rows of batches of one schema in one batch; as they are where their dictionaries cannot be one."""
+    if len(batches) < 2:
+        return batches
+    try:
+        return [pa.concat_batches(batches)]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # more values than indices can tell, or of a nested type
+        return batches
 
 
 def _name(data: Any) -> str:

@@ -1,7 +1,9 @@
 """Messages and footers: what we encode pyarrow reads, and no bytes make decoding do worse than say so."""
 
+import io
 import random
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -250,3 +252,56 @@ def test_a_batch_is_found_behind_damage() -> None:
 )
 def test_formats_are_told_by_their_first_bytes(start: bytes, kind: str | None) -> None:
     assert kind_of(start) == kind
+
+
+def _built(*slots: tuple[str, int, object]) -> bytes:
+    """A FlatBuffers table of given slots: (kind, number, value)."""
+    flatbuffers = pytest.importorskip("flatbuffers")
+    build = flatbuffers.Builder(0)
+
+    def table(slots: Sequence[tuple[str, int, object]]) -> int:
+        below = {number: table(value) for kind, number, value in slots if kind == "table"}
+        for kind, number, _ in slots:
+            if kind == "vector":
+                build.StartVector(8, 0, 8)
+                below[number] = build.EndVector()
+        build.StartObject(8)
+        for kind, number, value in slots:
+            if number in below:
+                build.PrependUOffsetTRelativeSlot(number, below[number], 0)
+            else:
+                getattr(build, f"Prepend{kind}Slot")(number, value, 0)
+        return build.EndObject()
+
+    build.Finish(table(slots))
+    return bytes(build.Output())
+
+
+def test_parts_that_are_missing() -> None:
+    version = ("Int16", 0, 4)
+    with pytest.raises(InvalidData, match="the footer has no schema"):
+        decode_footer(_built(version), 100)
+    with pytest.raises(InvalidData, match="expected a schema message"):
+        decode_schema(_built(version, ("Uint8", 1, 1)))
+
+
+@pytest.mark.parametrize(("codec", "method"), [(9, 0), (0, 1)])
+def test_a_codec_that_nobody_knows(codec: int, method: int) -> None:
+    compression = ("table", 3, [("Int8", 0, codec), ("Int8", 1, method)])
+    batch = ("table", 2, [("Int64", 0, 1), ("vector", 1, None), ("vector", 2, None), compression])
+    with pytest.raises(InvalidData, match=f"compressed with codec {codec}, method {method}"):
+        decode_message(_built(("Int16", 0, 4), ("Uint8", 1, 3), batch, ("Int64", 3, 0)))
+
+
+def test_fields_within_fields_without_end() -> None:
+    kind = pa.int8()
+    for _ in range(200):
+        kind = pa.list_(kind)
+    with pytest.raises(InvalidData, match="a schema nests more than"):
+        decode_schema(pa.schema([("a", kind)]).serialize().to_pybytes()[8:])
+
+
+def test_a_message_of_few_bytes() -> None:
+    for start in (b"\xff\xff\xff\xff\x04\0\0\0", b"\x04\0\0\0"):
+        with pytest.raises(InvalidData, match="a message claims 4 bytes of metadata: this is no Arrow stream"):
+            ipc.open_stream(io.BytesIO(start + bytes(100)))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from aljava import ipc
-from aljava.errors import InvalidData, InvalidOption, NotFound, TransferError, TruncatedFile
+from aljava.errors import InvalidData, InvalidOption, NotFound, TransferError, TruncatedFile, UnsupportedType
 from aljava.ipc.message import Messages
 from tests.ipc.samples import columns
 
@@ -201,3 +201,20 @@ def test_a_footer_of_an_impossible_length(length: int) -> None:
     content = sink.getvalue()
     with pytest.raises(InvalidData, match="the end of the file is damaged"):
         ipc.open_file(content[:-10] + length.to_bytes(4, "little", signed=True) + content[-6:])
+
+
+def test_what_is_no_file_is_opened_by_the_user(tmp_path: Path) -> None:
+    for path in (tmp_path, "/dev/null"):
+        with pytest.raises(UnsupportedType, match="is no regular file: open it, and hand over the open file"):
+            ipc.open_file(path)
+
+
+def test_columns_of_a_file_in_memory_whose_schema_message_is_gone() -> None:
+    """The footer has the schema too."""
+    table, sink = pa.table({"a": [1, 2], "b": ["x", "y"]}), io.BytesIO()
+    with ipc.new_file(sink, table.schema, options=ipc.WriteOptions("none")) as writer:
+        writer.write_table(table)
+    content = sink.getvalue()
+    content = content[:8] + b"\xff\xff\xff\xff" + bytes(4) + content[16:]
+    reader = ipc.open_file(pa.py_buffer(content), options=ipc.ReadOptions(columns=("b",)))
+    assert reader.read_all() == table.select(["b"])

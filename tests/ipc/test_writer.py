@@ -5,17 +5,20 @@ import os
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
 
+import aljava
 from aljava import ipc
 from aljava.errors import InvalidOption
 from aljava.ipc.checksums import read_checksums
 from aljava.ipc.message import Messages
 from aljava.ipc.writer import lay_out
+from aljava.layout import layout as layout_of
 from tests.ipc.samples import NAMES, columns
 
 TABLE = pa.table({"n": np.arange(20_000), "s": [f"row {number}" for number in range(20_000)]})
@@ -289,3 +292,69 @@ def test_what_a_writer_takes(tmp_path: Path) -> None:
         assert reader.read_all()["a"].to_pylist() == [1, 2, 3] * 3
     with pytest.raises(InvalidOption, match="raw names columns in a tuple; got the text 'a'"):
         ipc.WriteOptions(raw="a")  # type: ignore[arg-type]
+
+
+def test_the_format_of_the_past() -> None:
+    table = pa.table({"a": [1, 2, 3]})
+    for old in ({"use_legacy_format": True}, {"metadata_version": pa.ipc.MetadataVersion.V4}):
+        sink = io.BytesIO()
+        with ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**old)) as writer:
+            writer.write_table(table, max_chunksize=2)
+        assert pa.ipc.open_stream(sink.getvalue()).read_all() == ipc.open_stream(sink.getvalue()).read_all() == table
+        with pytest.raises(InvalidOption, match="written uncompressed only"):
+            ipc.new_stream(io.BytesIO(), table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd", **old))
+
+
+def test_a_layout_takes_the_room_that_it_takes() -> None:
+    table = pa.table({"a": [1, 2, 3]})
+    layout = lay_out(table.schema, table.to_batches())
+    with pytest.raises(InvalidOption, match=f"the file takes {layout.size} bytes; 10 are not enough"):
+        list(layout.parts(10))
+
+
+def test_views_that_stay_raw_in_a_compressed_file(tmp_path: Path) -> None:
+    text = pa.array([f"a text that is the same but for {number}" for number in range(5000)], pa.string_view())
+    table = pa.table({"n": range(5000), "raw": text, "packed": text})
+    with ipc.new_file(tmp_path / "it.arrow", table.schema, options=ipc.WriteOptions("zstd", raw=("raw",))) as writer:
+        writer.write_table(table)
+    assert aljava.read(tmp_path / "it.arrow") == pa.ipc.open_file(tmp_path / "it.arrow").read_all() == table
+    sizes = layout_of(tmp_path / "it.arrow").table().group_by("column").aggregate([("bytes", "sum")])
+    kept = dict(zip(sizes["column"].to_pylist(), sizes["bytes_sum"].to_pylist(), strict=True))
+    assert kept["raw"] > text.nbytes > 3 * kept["packed"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["a", "b", "c", "d"], [[1], [2], None, [3, 4]], pa.array([0.5, 1.5, 2.5, 3.5], pa.float16())],
+    ids=["text", "lists", "half floats"],
+)
+def test_dictionaries_that_grow(values: Any) -> None:
+    """Those of lists and of half floats cannot be looked up: theirs are put one behind the other."""
+    values = pa.array(values)
+    parts = [
+        pa.DictionaryArray.from_arrays([0, 1, None], values[:2]),
+        pa.DictionaryArray.from_arrays([2, 0, 1], values[:3]),
+        pa.DictionaryArray.from_arrays([0, 1], values[2:]),
+        pa.DictionaryArray.from_arrays([0], values[:1]),
+    ]
+    sink = io.BytesIO()
+    with ipc.new_file(sink, pa.schema([("a", parts[0].type)]), options=ipc.WriteOptions()) as writer:
+        for part in parts:
+            writer.write_batch(pa.record_batch({"a": part}))
+    expected = [value for part in parts for value in part.to_pylist()]
+    assert pa.ipc.open_file(sink.getvalue()).read_all()["a"].to_pylist() == expected
+    assert ipc.open_file(sink.getvalue()).read_all()["a"].to_pylist() == expected
+
+
+def test_a_sink_that_does_not_say_how_much_it_took() -> None:
+    class Silent:
+        def __init__(self) -> None:
+            self.content = b""
+
+        def write(self, data: Any) -> None:
+            self.content += bytes(data)
+
+    sink, table = Silent(), pa.table({"a": range(100_000)})
+    with ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    assert pa.ipc.open_stream(sink.content).read_all() == table

@@ -2,18 +2,21 @@
 
 import hashlib
 import shutil
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
 import aljava
 from aljava import jobs
-from aljava.errors import InvalidOption, JobError, QueryError, SchemaMismatch, UnsupportedType
+from aljava.errors import InvalidOption, JobError, QueryError, SchemaMismatch, TruncatedFile, UnsupportedType
 from aljava.jobs import gathering
+from aljava.jobs.sources import listed
 
 
 @pytest.fixture
@@ -284,3 +287,98 @@ def test_a_manifest_in_which_nothing_is_done_binds_nobody(small: Path, tmp_path:
     assert jobs.convert(small, tmp_path / "out", executor=threads).ok
     with pytest.raises(JobError, match="manifest of another job: its columns"):
         jobs.convert(small, tmp_path / "out", columns=["day"], executor=threads)
+
+
+def test_damaged_files_without_checksums_are_found_one_by_one(tmp_path: Path, threads) -> None:
+    """Their batches are decoded in one go; where that fails each file is opened for itself."""
+    (tmp_path / "in").mkdir()
+    words = pa.table({"word": ["flecha", "x", "yy"] * 20})
+    for number in range(8):
+        codec = "lz4" if number % 2 else "uncompressed"
+        pyarrow.feather.write_feather(words, tmp_path / "in" / f"{number}.feather", compression=codec, chunksize=30)
+    for number, damage in ((2, b"\xff\xff\xff\x7f" * 2), (3, b"\xff" * 8), (4, None)):
+        path = tmp_path / "in" / f"{number}.feather"
+        content = bytearray(path.read_bytes())
+        block = aljava.ipc.open_file(path).footer.batches[0]
+        at = block.offset if damage is None else block.offset + block.metadata_length
+        damage = damage or bytes(8)
+        content[at : at + len(damage)] = damage
+        path.write_bytes(content)
+    done = jobs.compact(tmp_path / "in", tmp_path / "out", executor=threads)
+    assert sorted(Path(source).name for source in done.failures["source"].to_pylist()) == [
+        f"{number}.feather" for number in (2, 3, 4)
+    ]
+    assert rows_of(tmp_path / "out")["word"].to_pylist() == words["word"].to_pylist() * 5
+
+
+def test_batches_come_in_the_order_of_the_footer(tmp_path: Path, threads) -> None:
+    """Which need not be that of their bytes."""
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        with pa.ipc.new_file(tmp_path / "in" / f"{number}.arrow", pa.schema([("n", pa.int64())])) as writer:
+            writer.write_batch(pa.record_batch({"n": [1]}))
+            writer.write_batch(pa.record_batch({"n": [2]}))
+    path = tmp_path / "in" / "1.arrow"
+    content = path.read_bytes()
+    first, second = (
+        struct.pack("<qi4xq", block.offset, block.metadata_length, block.body_length)
+        for block in aljava.ipc.open_file(path).footer.batches
+    )
+    path.write_bytes(content.replace(first + second, second + first))
+    assert aljava.read(path)["n"].to_pylist() == [2, 1]
+    assert jobs.compact(tmp_path / "in", tmp_path / "out", executor=threads).ok
+    assert rows_of(tmp_path / "out")["n"].to_pylist() == [1, 2, 2, 1, 1, 2]
+
+
+def test_a_schema_of_many_kilobytes(tmp_path: Path, threads) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        aljava.write({f"column_{column}": [number] for column in range(300)}, tmp_path / "in" / f"{number}.arrow")
+    assert jobs.compact(tmp_path / "in", tmp_path / "out", executor=threads).rows == 5
+    assert rows_of(tmp_path / "out")["column_299"].to_pylist() == [0, 1, 2, 3, 4]
+
+
+def test_nothing_that_can_be_read(tmp_path: Path, threads) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(25):
+        (tmp_path / "in" / f"{number:02}.arrow").write_bytes(b"ARROW1\0\0 and no more")
+    with pytest.raises(TruncatedFile, match=r"00\.arrow has no footer"):
+        jobs.compact(tmp_path / "in", tmp_path / "out", executor=threads)
+    done = jobs.verify(tmp_path / "in", executor=threads)
+    assert (done.failed, done.ok) == (25, False)
+    assert str(done).endswith("and 5 more: see .failures")
+    assert "and 5 more" in done._repr_html_()
+
+
+def test_a_source_that_goes_before_it_is_read(small: Path, tmp_path: Path, threads) -> None:
+    listing = list(listed(small))
+    (small / "07.arrow").unlink()
+    done = jobs.compact(iter(listing), tmp_path / "out", executor=threads)
+    (failure,) = done.failures.to_pylist()
+    assert failure["source"] == str(small / "07.arrow")
+    assert "does not exist" in failure["reason"]
+    assert done.rows == ROWS - 70
+    (small / "07.arrow").write_bytes((small / "08.arrow").read_bytes())
+    assert "<table" not in jobs.compact(small, tmp_path / "whole", executor=threads)._repr_html_()
+
+
+def test_tables_of_a_store(tmp_path: Path, threads) -> None:
+    with aljava.Store("compacted") as store:
+        store["a"], store["b"] = pa.table({"n": [1, 2]}), pa.table({"n": [3]})
+        done = jobs.compact(["shm://compacted/a", "shm://compacted/b"], tmp_path / "out", executor=threads)
+        store.destroy()
+    assert (done.ok, done.rows) == (True, 3)
+    assert rows_of(tmp_path / "out")["n"].to_pylist() == [1, 2, 3]
+
+
+def test_dictionaries_that_together_have_more_values_than_indices_can_tell(tmp_path: Path, threads) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        words = pa.array([f"{number}-{word}" for word in range(100)]).dictionary_encode()
+        narrow = pa.DictionaryArray.from_arrays(words.indices.cast(pa.int8()), words.dictionary)
+        aljava.write({"word": narrow}, tmp_path / "in" / f"{number}.arrow")
+    with pytest.raises(SchemaMismatch, match="hold 200 values together; its int8 indices count to 127"):
+        jobs.compact(tmp_path / "in", tmp_path / "out", executor=threads)
+    with pytest.raises(SchemaMismatch, match="hold 200 values together"):
+        aljava.write(aljava.open(tmp_path / "in"), tmp_path / "whole.arrow")
+    assert not (tmp_path / "whole.arrow").exists()

@@ -1,5 +1,6 @@
 """Every kind of place keeps the same promises: bytes come back as they went, whole or not at all."""
 
+import errno
 import io
 import os
 import shutil
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pytest
 
+import aljava
 from aljava.address import locate
 from aljava.errors import (
     AccessDenied,
@@ -285,6 +287,38 @@ class TestLocal:
         with pytest.raises((AccessDenied, NotFound, TransferError)), LocalFile("/proc/sys/x").sink():
             pass
 
+    def test_what_cannot_be_appended_to(self, tmp_path) -> None:
+        with pytest.raises(InvalidData, match="/dev/null is not a regular file"), LocalFile("/dev/null").appending():
+            pass
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.path.relpath(tmp_path / "s"))
+            with pytest.raises(InvalidData, match=f"comes or goes there as unix://{tmp_path}/s"):  # noqa: SIM117
+                with LocalFile(tmp_path / "s").appending():
+                    pass
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+    def test_a_file_system_for_reading_only(self, tmp_path) -> None:
+        mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)]
+        if subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("cannot mount a tmpfs here")
+        try:
+            with pytest.raises(AccessDenied, match="cannot be written: the file system is read-only"):
+                aljava.write({"a": [1]}, tmp_path / "x.arrow")
+        finally:
+            subprocess.run(["umount", tmp_path], check=True)
+
+    def test_a_file_system_without_locks(self, tmp_path, monkeypatch) -> None:
+        """As NFS is where nobody runs its lock service: files are written and read, and nothing is swept."""
+
+        def flock(descriptor: int, kind: int) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr("fcntl.flock", flock)
+        aljava.write({"a": [1]}, tmp_path / "x.arrow")
+        aljava.append({"a": [2]}, tmp_path / "x.arrow")
+        assert aljava.read(tmp_path / "x.arrow")["a"].to_pylist() == [1, 2]
+        assert os.listdir(tmp_path) == ["x.arrow"]
+
     def test_a_full_disk(self, tmp_path) -> None:
         import resource
         import signal
@@ -543,3 +577,30 @@ class TestListing:
         (tmp_path / "empty").mkdir()
         with pytest.raises(NotFound, match="holds no files"):
             parts(tmp_path / "empty")
+
+
+def test_places_that_hold_nothing() -> None:
+    class Pipe(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: bytearray) -> int:
+            return 0
+
+    for place in (b"", Pipe(), io.BytesIO()):
+        with pytest.raises(InvalidData, match=r"holds no payload|ended before it gave anything|is empty"):
+            aljava.read(place)
+
+
+def test_streams_and_stores_take_tables() -> None:
+    for address in ("tcp://127.0.0.1:9", "shm://desk/x"):
+        with pytest.raises(InvalidOption, match="takes tables, not bytes"):
+            locate(address).sink()
+    with pytest.raises(InvalidData, match="is a stream: it is received"):
+        locate("tcp://127.0.0.1:9").source()
+    for options in ({"mode": "create"}, {"durable": True}):
+        with pytest.raises(InvalidOption, match="for places that keep"):
+            aljava.write({"a": [1]}, "tcp://127.0.0.1:9", **options)
+    for ask in (lambda place: place.source(), lambda place: place.private_map()):
+        with pytest.raises(NotFound, match="shm://nowhere/x does not exist"):
+            ask(locate("shm://nowhere/x"))

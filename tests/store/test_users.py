@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import aljava
+from aljava import ipc
 from aljava.errors import AccessDenied
 from aljava.store import Store
 from tests.store.actors import run, table, value_of, values
@@ -57,6 +59,36 @@ def test_a_store_is_its_owners_alone(place: Path) -> None:
             assert as_nobody(trial).startswith("AccessDenied("), trial
         assert values(store, "k") == [1]
         store.destroy()
+
+
+def test_a_store_that_others_may_only_read(place: Path) -> None:
+    with Store("desk", mode=0o755) as store:
+        store["k"] = table(1)
+        assert as_nobody(lambda: values(Store("desk", mode=0o755), "k")) == "[1]"
+        assert "cannot be written by user 65534" in as_nobody(lambda: Store("desk", mode=0o755).put(table(2), "k"))
+        assert values(store, "k") == [1]
+        store.destroy()
+    os.chmod(place, 0o755)
+    shutil.rmtree(place / "stores")
+    assert "stores cannot be made by user 65534" in as_nobody(lambda: Store("own").put(table(1), "k"))
+
+
+def test_files_of_another_user(place: Path) -> None:
+    aljava.write({"a": [1]}, place / "x.arrow")
+    os.chmod(place / "x.arrow", 0o600)
+    os.mkdir(place / "closed", 0o755)
+    path = str(place / "x.arrow")
+    for trial, said in (
+        (lambda: aljava.read(path), "Permission denied"),
+        (lambda: ipc.open_file(path), "Permission denied"),
+        (lambda: aljava.append({"a": [2]}, path), "Permission denied"),
+        (lambda: aljava.write({"a": [2]}, f"{place}/closed/x.arrow"), "cannot be written: Permission denied"),
+        (lambda: aljava.listen(f"unix://{place}/closed/s"), "this user may not wait there"),
+    ):
+        answer = as_nobody(trial)
+        assert answer.startswith("AccessDenied("), answer
+        assert said in answer
+    assert aljava.read(place / "x.arrow")["a"].to_pylist() == [1]
 
 
 def test_another_users_folder_of_the_same_name_is_refused(place: Path) -> None:

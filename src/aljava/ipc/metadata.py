@@ -432,8 +432,7 @@ def encode_footer(
     view = memoryview(schema_message).cast("B")
     message = _Table(view, _U32.unpack_from(view, 0)[0])
     schema = message.child(2)
-    if schema is None:
-        raise InvalidData("the schema message has no schema in it.")
+    assert schema is not None
     _U32.pack_into(head, 20 + 8, size + schema.at - (20 + 8))
     parts.append(schema_message)
     return b"".join(parts)

@@ -27,6 +27,7 @@ from aljava.appending import conformed
 from aljava.errors import AljavaError, InvalidData
 from aljava.foreign import Kind
 from aljava.fragments import IpcFile, explained, open_fragment
+from aljava.frames import joined
 from aljava.ipc.checksums import KEY as CHECKSUMS
 from aljava.ipc.checksums import encode_digests, read_checksums
 from aljava.ipc.message import CONTINUATION, END_OF_STREAM, FILE_START, MAGIC
@@ -238,10 +239,7 @@ def _one(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """The rows of small batches in one, which whoever takes them has less to do with; as they are where they differ."""
     if len(batches) < 2 or not all(batch.schema.equals(batches[0].schema) for batch in batches):
         return batches
-    try:
-        return [pa.concat_batches(batches)]
-    except (pa.ArrowException, MemoryError):  # dictionaries that together have more values than indices can tell
-        return batches
+    return joined(batches)
 
 
 def head_of(source: Source) -> bytes:
