@@ -19,6 +19,7 @@ _SHM = tempfile.mkdtemp(prefix="aljava-test-", dir="/dev/shm" if os.path.isdir("
 os.environ["ALJAVA_SHM"] = _SHM
 # Whole commands are run hundreds of times: without this, each compiles Aljava anew where the environment says so.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["RAY_ADDRESS"] = "local"  # each process that starts Ray has one of its own
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
 
 # No test depends on how fast the machine is. CI tries the same examples each time; a developer's run tries new ones.

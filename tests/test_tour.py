@@ -167,8 +167,8 @@ def test_without_keep_nothing_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     assert tour_stores() == []
 
 
-def test_no_room_for_a_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+def test_no_room_for_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     with pytest.raises(TransferError, match="no temporary folder can be made"):
         run(load(rows=1))
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aljava import ipc
+from aljava.errors import UnsupportedType
 from aljava.ipc.lowering import pack_views
 from tests.ipc.samples import NAMES, columns
 
@@ -158,3 +159,30 @@ def test_what_points_into_children_within_other_types(outer: str, inner: str, co
         found = pa.ipc.open_file(sink.getvalue()).read_all()["it"]
         found.validate(full=True)
         assert found.to_pylist() == part.to_pylist()
+
+
+@pytest.mark.parametrize("around", ["nothing", "struct", "list", "large list", "list_view", "extension", "map"])
+def test_runs_of_an_extension_type_within_lists_that_share_their_values(around: str) -> None:
+    """pyarrow neither takes rows from them nor concatenates them."""
+    uuids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes([n] * 16) for n in range(4)], pa.binary(16)))
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([1, 8, 9, 12], pa.int16()), uuids)
+    values = {
+        "nothing": lambda: runs,
+        "struct": lambda: pa.StructArray.from_arrays([runs], ["it"], mask=pa.array([False, True] * 6)),
+        "list": lambda: pa.ListArray.from_arrays([*range(5), None, *range(6, 13)], runs),
+        "large list": lambda: pa.LargeListArray.from_arrays([*range(0, 12, 2), 11, 11, 11, 11, 11, 11, 12], runs),
+        "list_view": lambda: pa.ListViewArray.from_arrays([*range(10), 3, 0], [2] * 12, runs),
+        "extension": lambda: pa.ExtensionArray.from_storage(pa.opaque(runs.type, "a", "b"), runs),
+        "map": lambda: pa.MapArray.from_arrays(range(13), pa.array(range(12)), runs),
+    }[around]()
+    shared = pa.ListViewArray.from_arrays([6, 3, 0, 5], [3, 2, 0, 4], values)
+    batch, sink = pa.record_batch({"it": shared[:3]}), io.BytesIO()
+    with ipc.new_file(sink, batch.schema, options=ipc.WriteOptions("none")) as writer:
+        if around == "map":
+            with pytest.raises(UnsupportedType, match="pyarrow cannot gather its rows"):
+                writer.write_batch(batch)
+            return
+        writer.write_batch(batch)
+    found = pa.ipc.open_file(sink.getvalue()).read_all()["it"]
+    found.validate(full=True)
+    assert found.to_pylist() == shared[:3].to_pylist()

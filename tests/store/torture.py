@@ -179,6 +179,7 @@ def torture(
     keys: int = 20,
     capacity: int | None = None,
     every: float = 0.03,
+    kills: int = 0,
 ) -> Counts:
     """Runs it, and checks the store at the end.
 
@@ -189,6 +190,7 @@ def torture(
         keys: Keys that all of them use.
         capacity: Of the store, in bytes.
         every: Mean seconds between two kills, and between two stops.
+        kills: It goes on until there were as many.
     """
     name = f"torture-{os.getpid()}"
     board = Scoreboard(writers + readers)
@@ -215,7 +217,7 @@ def torture(
     running = {index: start(index) for index in range(writers + readers)}
     asleep: dict[int, float] = {}
     begin = next_kill = next_stop = time.monotonic()
-    while (now := time.monotonic()) - begin < seconds:
+    while (now := time.monotonic()) - begin < seconds or result.kills < kills:
         if now > next_kill:
             index = random.randrange(writers if random.random() < 0.6 else writers + readers)
             os.kill(running[index], signal.SIGKILL)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aljava.errors import UnsupportedType
 from aljava.ipc.message import CONTINUATION
 from aljava.ipc.metadata import Int64s, MessageHeader, decode_message
 
@@ -611,11 +612,8 @@ def _rebuild(array: Any, inner: Any) -> Any:
         starts, sizes = array.offsets.to_numpy(), array.sizes.to_numpy()
         if mask is not None:
             sizes = np.where(mask.to_numpy(zero_copy_only=False), 0, sizes)
-        ends = np.cumsum(sizes)
-        # the place of each child value: its list's start, and its place within the list
-        places = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
-        values = inner(_pick(array.values, places))
-        offsets = pa.array(ends - sizes, pa.int64() if types.is_large_list_view(kind) else pa.int32())
+        values = inner(_pick(array.values, _places(starts, sizes)))
+        offsets = pa.array(np.cumsum(sizes) - sizes, pa.int64() if types.is_large_list_view(kind) else pa.int32())
         return type(array).from_arrays(offsets, pa.array(sizes, offsets.type), values, type=kind, mask=mask)
     # An array of no rows may have no offsets, not even one; pyarrow 26 reads one beyond the end.
     offsets = array.offsets.to_numpy() if len(array) else np.zeros(1, np.int64)
@@ -645,6 +643,12 @@ def _rebuild_union(array: Any, inner: Any) -> Any:
     return pa.Array.from_buffers(kind, len(array), parts, 0, children=[inner(field) for field in fields])
 
 
+def _places(starts: Any, sizes: Any) -> Any:
+    """The place of each child value of lists: its list's start, and its place within the list."""
+    ends = np.cumsum(sizes)
+    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
+
+
 def _pick(array: Any, places: Any) -> Any:
     """The values of an array at some places, of any type: consecutive places are sliced, the slices concatenated."""
     if not len(places):
@@ -657,4 +661,37 @@ def _pick(array: Any, places: Any) -> Any:
     try:
         return array.take(pa.array(places))
     except pa.ArrowNotImplementedError:
+        if contains(array.type, _has_own_values):
+            return _pick_within(array, places)
         return pa.concat_arrays([array.slice(first, count) for first, count in zip(firsts, counts, strict=True)])
+
+
+def _has_own_values(kind: Any) -> bool:
+    """Runs of an extension type, which pyarrow neither takes from nor concatenates."""
+    return pa.types.is_run_end_encoded(kind) and isinstance(kind.value_type, pa.BaseExtensionType)
+
+
+def _pick_within(array: Any, places: Any) -> Any:
+    """`_pick`, child by child."""
+    kind, types = array.type, pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, _pick(array.storage, places))
+    if types.is_run_end_encoded(kind):
+        runs = np.searchsorted(array.run_ends.to_numpy(), places + array.offset, "right")
+        first = np.flatnonzero(np.diff(runs, prepend=-1))
+        ends = pa.array(np.append(first[1:], len(runs)), kind.run_end_type)
+        return pa.RunEndEncodedArray.from_arrays(ends, _pick(array.values, runs[first]), type=kind)
+    mask = array.is_null().take(pa.array(places)) if array.null_count else None
+    if types.is_struct(kind):
+        fields = [_pick(array.field(number), places) for number in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(fields, fields=list(kind), mask=mask)
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        starts, sizes = array.offsets.take(pa.array(places)), array.sizes.take(pa.array(places))
+        return type(array).from_arrays(starts, sizes, array.values, type=kind, mask=mask)
+    if types.is_list(kind) or types.is_large_list(kind):
+        offsets = array.offsets.to_numpy()
+        starts, sizes = offsets[places], np.diff(offsets)[places]
+        values = _pick(array.values, _places(starts, sizes))
+        ends = pa.array(np.append(0, np.cumsum(sizes)), array.offsets.type)
+        return type(array).from_arrays(ends, values, type=kind, mask=mask)
+    raise UnsupportedType(f"a column within lists that share their values is {kind}: pyarrow cannot gather its rows")
