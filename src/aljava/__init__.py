@@ -6,23 +6,23 @@ One payload, many places: `write(table, place)` and `read(place)`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aljava.errors import AljavaError
-
 if TYPE_CHECKING:
     from aljava import aio, feather, ipc, jobs
     from aljava.api import Written, append, open, read, write
     from aljava.comparison import Comparison, compare
     from aljava.copying import copy
     from aljava.dataset import Dataset
+    from aljava.errors import AljavaError
     from aljava.mending import repair, verify
     from aljava.objects import dumps, loads
     from aljava.queries import attach, sql
     from aljava.store import Store
     from aljava.streams.listening import listen
 
-#: Where each public name lives. It is loaded when first used, so that `import aljava` costs no more than
-#: `import pyarrow`: pyarrow.dataset, pyarrow.compute and DuckDB would each add a tenth of a second.
+#: Where each public name lives. It is loaded when first used: pyarrow, pyarrow.dataset, pyarrow.compute and DuckDB take
+#: a tenth of a second each.
 _HOMES = {
+    "AljavaError": "aljava.errors",
     "Comparison": "aljava.comparison",
     "Dataset": "aljava.dataset",
     "Store": "aljava.store",

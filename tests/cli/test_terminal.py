@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import shlex
+import signal
 import struct
 import subprocess
 import sys
@@ -79,3 +80,25 @@ def test_closed_outputs(folder: Path, closed: str) -> None:
     line = f"{shlex.quote(sys.executable)} -m aljava head trades.arrow {closed}"
     done = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("at", ["import pyarrow", "import typer", "aljava.cli.main"])
+def test_control_c_while_python_imports(folder: Path, at: str) -> None:
+    """Whoever changes their mind at once sees no traceback either."""
+    program = f"""if True:
+        import os, signal, sys
+        class Interrupt:
+            def find_spec(name, path, target=None):
+                if {at!r} == "import " + name:
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Interrupt)
+        sys.argv = ["aljava", "head", "trades.arrow"]
+        import aljava.__main__
+        if "cli" in {at!r}:
+            import aljava.cli
+            aljava.cli.app = lambda **_: os.kill(os.getpid(), signal.SIGINT)
+        aljava.__main__.main()
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60)
+    expected = 130 if "cli" in at else -signal.SIGINT
+    assert (done.returncode, done.stdout, done.stderr) == (expected, "", "")

@@ -1,6 +1,7 @@
 """The `aljava` command: one module a group of commands, each a thin doorway to the library."""
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -64,7 +65,10 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it logs, our errors say in one line
     if len(sys.argv) == 1:
         sys.argv.append("--help")
+    heard = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     try:
+        if heard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with complete.whole_words():
             sys.exit(app(standalone_mode=False))
     except _UsageError as error:
@@ -85,3 +89,6 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    finally:
+        if heard:  # while Python ends, too, it ends without a traceback
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
