@@ -7,11 +7,14 @@ import numpy as np
 import pandas
 import polars
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import aljava
+from aljava.errors import UnsupportedType
 from tests import conformance
 
+INNER = polars.Struct({"it": polars.Categorical})
 PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"
 
 
@@ -101,3 +104,51 @@ def test_frames_outlive_the_file(tmp_path: Path) -> None:
     aljava.write({"id": np.zeros(100_000, "int64")}, address, compression="none")
     Path(address).unlink()
     assert arrays["id"][-1] == frame["id"].iloc[-1] == 99_999
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> polars.DataFrame:
+    """Text as Polars has it: of views, also in its categories, with which pyarrow can do next to nothing."""
+    text = polars.Series(["low", "high", None] * 4000)
+    categories = polars.Enum(["low", "high"])
+    frame = polars.DataFrame({"text": text, "category": text.cast(polars.Categorical), "enum": text.cast(categories)})
+    aljava.write(frame, tmp_path / "polars.arrow", batch_rows=1000)
+    return frame
+
+
+@pytest.mark.parametrize("column", ["text", "category", "enum"])
+def test_text_and_categories_of_polars(views: polars.DataFrame, tmp_path: Path, column: str) -> None:
+    dataset = aljava.open(tmp_path / "polars.arrow")
+    for filter, rows in (
+        (pc.field(column) == "low", 4000),
+        (pc.field(column).isin(["low", "none"]), 4000),
+        (pc.field(column) > "low", 0),
+        (pc.field(column).is_null(), 4000),
+        *[(pc.match_substring(pc.field(column), "ig"), 4000)] * (column == "text"),  # pyarrow has it not for categories
+    ):
+        assert dataset.count_rows(filter=filter) == rows
+        found = dataset.to_table(filter=filter)
+        assert (found.num_rows, found.schema) == (rows, dataset.schema)
+    assert aljava.verify(tmp_path / "polars.arrow").ok
+    aljava.write({column: ["medium"]}, tmp_path / "grows.arrow")
+    aljava.append(views.select(column), tmp_path / "grows.arrow")
+    assert aljava.read(tmp_path / "grows.arrow")[column].to_pylist()[:3] == ["medium", "low", "high"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_text_and_categories_of_polars_in_other_formats(views: polars.DataFrame, tmp_path: Path, suffix: str) -> None:
+    aljava.copy(tmp_path / "polars.arrow", tmp_path / f"out.{suffix}")
+    read = {"csv": polars.read_csv, "jsonl": polars.read_ndjson, "parquet": polars.read_parquet}[suffix]
+    assert read(tmp_path / f"out.{suffix}").cast(polars.String).equals(views.cast(polars.String))
+
+
+def test_categories_within_lists_of_polars(tmp_path: Path) -> None:
+    lists = polars.Series([["low"], ["high", None], []], dtype=polars.List(polars.Categorical))
+    frame = polars.DataFrame({"lists": lists, "structs": polars.Series([{"it": "low"}] * 3).cast(INNER)})
+    aljava.write(frame, tmp_path / "polars.arrow")
+    assert aljava.verify(tmp_path / "polars.arrow").ok
+    aljava.copy(tmp_path / "polars.arrow", tmp_path / "out.jsonl")
+    assert polars.read_ndjson(tmp_path / "out.jsonl")["lists"].to_list() == lists.to_list()
+    with pytest.raises(UnsupportedType, match=r"Name the columns that are wanted, or copy to \.arrow"):
+        aljava.copy(tmp_path / "polars.arrow", tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()

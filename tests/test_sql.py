@@ -18,6 +18,7 @@ import pytest
 
 import aljava
 from aljava.errors import (
+    AccessDenied,
     InvalidData,
     InvalidOption,
     NotFound,
@@ -371,6 +372,7 @@ def test_a_syntax_error_says_where() -> None:
         ("select ? from '{good}'", QueryError, "parameters"),
         ("copy (from '{good}') to 'shm://desk/x' (batch_rows -1)", QueryError, "give NAME VALUE pairs"),
         ("copy '{good}' to", QueryError, "syntax error"),
+        ("copy '{good}'", QueryError, "syntax error"),
         ("", QueryError, "no statement"),
         ("-- nothing", QueryError, "no statement"),
     ],
@@ -434,3 +436,27 @@ def test_a_persistent_view_over_an_address_is_refused(trades: str, tmp_path: Pat
         with pytest.raises(QueryError, match="cannot be stored in a database file"):
             aljava.sql(f"create view v as from '{trades}'", connection=connection)
         assert rows(f"create temp view v as from '{trades}'; select count(*) from v", connection=connection) == [(4,)]
+
+
+def test_statements_that_duckdb_has_taken_apart(trades: str) -> None:
+    connection = aljava.attach(duckdb.connect())
+    (statement,) = connection.extract_statements("select 42")
+    assert connection.execute(statement).fetchall() == [(42,)]
+    connection.execute("create view answer as select 42 as it")
+    assert connection.sql("from answer").fetchall() == [(42,)]
+
+
+def test_what_a_connection_may_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a\n1\n")
+    connection = duckdb.connect(config={"enable_external_access": "false"})
+    with pytest.raises(AccessDenied, match="disabled"):
+        aljava.sql(f"from read_csv('{tmp_path}/x.csv')", connection=connection).fetchall()
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_all_rows_of_one_file(tmp_path: Path, compression: str) -> None:
+    table = pa.table({"id": range(100_000)})
+    aljava.write(table, tmp_path / "it.arrow", compression=compression)
+    dataset = aljava.open(tmp_path / "it.arrow")
+    assert dataset.to_reader().read_all() == dataset.to_table() == table
+    assert rows(f"select count(*), sum(id) from '{tmp_path}/it.arrow'") == [(100_000, 4_999_950_000)]

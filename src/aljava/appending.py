@@ -22,6 +22,7 @@ import pyarrow as pa
 from aljava import ipc
 from aljava.errors import InvalidData, SchemaMismatch
 from aljava.fragments import Fragment, IpcFile, open_fragment
+from aljava.frames import with_offsets
 from aljava.ipc.message import schema_metadata
 from aljava.ipc.metadata import V5, Block, decode_schema
 from aljava.ipc.projection import dictionary_ids
@@ -195,7 +196,7 @@ def _cast(column: pa.Array, field: pa.Field, address: str, rows: str) -> pa.Arra
     try:
         # pyarrow casts a dictionary to the type of its values, and from that, and hardly to another.
         if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
+            column = with_offsets(column).dictionary_decode()
         if pa.types.is_dictionary(field.type):
             column = column.cast(field.type.value_type)
         return column.cast(field.type)

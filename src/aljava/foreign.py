@@ -36,6 +36,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aljava.errors import InvalidData, InvalidOption, SchemaMismatch, UnsupportedType
+from aljava.frames import offsets_type, with_offsets
 from aljava.places.fileobject import FileObject
 from aljava.places.place import Place
 
@@ -350,7 +351,7 @@ def writer(kind: Kind, sink: Any, schema: pa.Schema, compression: str | None, ad
         InvalidOption: a compression that the format does not have.
     """
     if kind.format == "parquet":
-        return _parquet_writer(sink, schema, compression or "zstd", address)
+        return _Parquet(sink, schema, compression or "zstd", address)
     if compression is not None:
         raise InvalidOption(
             f"{address} is {kind.format}, which has no compression={compression!r}: a name such as "
@@ -417,6 +418,32 @@ def _parquet_writer(sink: Any, schema: pa.Schema, compression: str, address: str
         raise InvalidOption(f"compression {compression!r} is none of Parquet's: zstd, snappy, gzip, none") from error
 
 
+class _Parquet:
+    """Parquet, of which pyarrow writes all but dictionaries of views."""
+
+    def __init__(self, sink: Any, schema: pa.Schema, compression: str, address: str) -> None:
+        kinds = [offsets_type(kind) if pa.types.is_dictionary(kind) else kind for kind in schema.types]
+        fields = [field.with_type(kind) for field, kind in zip(schema, kinds, strict=True)]
+        self._schema = pa.schema(fields, schema.metadata)
+        self._is_plain = kinds == schema.types
+        self._writer = _parquet_writer(sink, self._schema, compression, address)
+        self._address = address
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if not self._is_plain:
+            columns = [with_offsets(it) if pa.types.is_dictionary(it.type) else it for it in batch.columns]
+            batch = pa.RecordBatch.from_arrays(columns, schema=self._schema)
+        try:
+            self._writer.write(batch)
+        except pa.ArrowNotImplementedError as error:  # of dictionaries within lists and structs it is only said here
+            raise UnsupportedType(
+                f"{self._address} cannot be written: {error}. Name the columns that are wanted, or copy to .arrow"
+            ) from error
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 class _Csv:
     """Comma-separated values, the header first."""
 
@@ -447,8 +474,8 @@ def _csv_column(kind: pa.DataType) -> tuple[pa.DataType, Callable[[pa.Array], pa
     """How a column is written: the type that pyarrow's writer gets, and what makes that of the column."""
     types = pa.types
     if types.is_dictionary(kind):
-        to, convert = _csv_column(kind.value_type)
-        return to, lambda column: convert(column.cast(kind.value_type))
+        to, convert = _csv_column(offsets_type(kind).value_type)
+        return to, lambda column: convert(with_offsets(column).dictionary_decode())
     if kind == pa.string_view():
         return pa.large_string(), lambda column: column.cast(pa.large_string())
     if types.is_decimal32(kind) or types.is_decimal64(kind):
@@ -530,7 +557,8 @@ def _spelled(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.BaseExtensionType):
         return kind
     if types.is_dictionary(kind):
-        return _spelled(kind.value_type)
+        # Text stays as it is, for nothing casts a dictionary of views.
+        return kind if offsets_type(kind) != kind else _spelled(kind.value_type)
     if types.is_duration(kind):
         return pa.int64()
     if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind) or types.is_decimal(kind):

@@ -157,6 +157,30 @@ def joined(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
         return batches
 
 
+def offsets_type(kind: pa.DataType) -> pa.DataType:
+    """The type with offsets in place of one of views, also for the values of a dictionary.
+
+    pyarrow compares, takes and casts little that is made of views, which Polars brings.
+
+    Examples:
+        >>> offsets_type(pa.dictionary(pa.uint32(), pa.string_view()))
+        DictionaryType(dictionary<values=large_string, indices=uint32, ordered=0>)
+    """
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, offsets_type(kind.value_type), kind.ordered)
+    return {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(kind, kind)
+
+
+def with_offsets(column: pa.Array) -> pa.Array:
+    """A column as its `offsets_type`."""
+    kind = offsets_type(column.type)
+    if kind == column.type:
+        return column
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(column.indices, with_offsets(column.dictionary), ordered=kind.ordered)
+    return column.cast(kind)
+
+
 def _name(data: Any) -> str:
     return f"{type(data).__module__.partition('.')[0]}.{type(data).__qualname__}".removeprefix("builtins.")
 

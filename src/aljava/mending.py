@@ -18,6 +18,7 @@ from aljava.address import locate
 from aljava.errors import AljavaError, InvalidData, UnsupportedType
 from aljava.formats import Format, recognise
 from aljava.fragments import Fragment, IpcFile, explained, open_fragment
+from aljava.frames import offsets_type, with_offsets
 from aljava.ipc.checksums import (
     FOOTER_KEY,
     SUPERSEDED_KEY,
@@ -277,11 +278,9 @@ def _plain(values: pa.Array) -> pa.Array:
     if isinstance(kind, pa.BaseExtensionType):
         return _plain(values.storage)
     if pa.types.is_dictionary(kind):
-        return _plain(values.dictionary_decode())
-    if kind == pa.string_view():
-        return values.cast(pa.large_string())
-    if kind == pa.binary_view():
-        return values.cast(pa.large_binary())
+        return _plain(with_offsets(values).dictionary_decode())
+    if offsets_type(kind) != kind:
+        return with_offsets(values)
     if pa.types.is_duration(kind):
         return values.cast(pa.int64())
     if pa.types.is_float16(kind):

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from aljava.errors import AljavaError, QueryError
 from aljava.fragments import Task
+from aljava.frames import offsets_type, with_offsets
 from aljava.ipc.filters import Call, Field, Node, parse, walk
 
 #: Bytes of the tasks that are under way at a time.
@@ -192,7 +193,7 @@ class Selection:
         if answers is None:
             if not table.num_columns:
                 table = table.append_column("", pa.nulls(table.num_rows))
-            answers = self._run(table, [self.filter], ["matches"]).column(0)
+            answers = self._run(_with_offsets(table), [self.filter], ["matches"]).column(0)
         if not pa.types.is_boolean(answers.type):
             raise QueryError(f"the filter {self.filter} gives {answers.type} where it should give true or false")
         return pa.concat_arrays(answers.chunks) if answers.num_chunks else pa.array([], pa.bool_())
@@ -269,17 +270,25 @@ def _compared(tree: Node, table: pa.Table) -> pa.ChunkedArray | None:
 
 def chosen(batch: pa.RecordBatch, choose: Callable[[pa.RecordBatch], pa.RecordBatch]) -> pa.RecordBatch:
     """What `choose` (a `filter` or a `take`) makes of a batch; pyarrow has neither for columns of views."""
-    views = {
-        number: pa.large_string() if kind == pa.string_view() else pa.large_binary()
-        for number, kind in enumerate(batch.schema.types)
-        if kind in (pa.string_view(), pa.binary_view())
-    }
-    if not views:
+    views = (pa.string_view(), pa.binary_view())
+    if not any(kind in views for kind in batch.schema.types):
         return choose(batch)
-    columns = [column.cast(views[number]) if number in views else column for number, column in enumerate(batch.columns)]
+    columns = [with_offsets(column) if column.type in views else column for column in batch.columns]
     found = choose(pa.RecordBatch.from_arrays(columns, names=[str(number) for number in range(len(columns))]))
     back = [column.cast(kind) for column, kind in zip(found.columns, batch.schema.types, strict=True)]
     return pa.RecordBatch.from_arrays(back, schema=batch.schema)
+
+
+def _with_offsets(table: pa.Table) -> pa.Table:
+    """The same over types that pyarrow can compare."""
+    kinds = [offsets_type(kind) for kind in table.schema.types]
+    if kinds == table.schema.types:
+        return table
+    columns = [
+        pa.chunked_array(map(with_offsets, column.chunks), kind)
+        for column, kind in zip(table.columns, kinds, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, names=table.column_names)
 
 
 def _cores() -> int:

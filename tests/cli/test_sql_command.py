@@ -319,6 +319,15 @@ def test_the_shell_completes_addresses_columns_and_keywords(terminal: Terminal) 
     assert terminal.process.wait(30) == 0
 
 
+def test_options_without_a_query(tmp_path: Path) -> None:
+    shell = Terminal(tmp_path, [*ALJAVA, "--format", "csv"])
+    try:
+        shell.expect("--output and --format are for a query: give one")
+        assert shell.process.wait(30) == 2
+    finally:
+        shell.close()
+
+
 @pytest.mark.long
 def test_a_shell_without_a_history(tmp_path: Path, trades: str) -> None:
     """Where it cannot be kept, and where Python was built without readline."""

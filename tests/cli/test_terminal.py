@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,38 @@ def test_control_c_while_python_imports(folder: Path, at: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60)
     expected = 130 if "cli" in at else -signal.SIGINT
     assert (done.returncode, done.stdout, done.stderr) == (expected, "", "")
+
+
+def test_what_is_said_of_age_notes_and_files_that_stay(folder: Path) -> None:
+    aljava.write({"id": range(10_000)}, folder / "long.arrow")
+    _, text = at_a_terminal("compare", "long.arrow", "--sample", "1000", "--repeat", "1", folder=folder)
+    assert "1,000 of 10,000 rows" in " ".join(ESCAPES.sub("", text).split())
+    status, text = at_a_terminal("tour", "--rows", "100", "--keep", "kept", folder=folder)
+    assert (status, "The files: " in text) == (0, True)
+    assert os.listdir(folder / "kept")
+    with aljava.Store("old-desk") as store:
+        store["trades"] = aljava.read(folder / "trades.arrow")
+        os.utime(f"{store.path}/trades.arrow", (time.time() - 7300,) * 2)
+        _, text = at_a_terminal("store", "ls", "old-desk", folder=folder)
+        store.destroy()
+    assert "2 h" in ESCAPES.sub("", text)
+
+
+def test_a_tour_where_nothing_can_be_shared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "shm").mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder / "shm"], capture_output=True
+    ).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    monkeypatch.setenv("ALJAVA_SHM", str(folder / "shm"))
+    try:
+        status, text = at_a_terminal("tour", "--rows", "10000", folder=folder)
+    finally:
+        subprocess.run(["umount", folder / "shm"], check=True)
+    plain = ESCAPES.sub("", text)
+    assert (status, "of 21 steps verified" in plain, "no room for" in plain, "Traceback" in plain) == (
+        1,
+        True,
+        True,
+        False,
+    )

@@ -26,6 +26,7 @@ from aljava.ipc.metadata import (
     peek,
     peek_batches,
 )
+from aljava.ipc.projection import Projection
 from tests.ipc.samples import columns
 
 TABLE = pa.table(columns(50))
@@ -305,3 +306,17 @@ def test_a_message_of_few_bytes() -> None:
     for start in (b"\xff\xff\xff\xff\x04\0\0\0", b"\x04\0\0\0"):
         with pytest.raises(InvalidData, match="a message claims 4 bytes of metadata: this is no Arrow stream"):
             ipc.open_stream(io.BytesIO(start + bytes(100)))
+
+
+def test_a_batch_that_does_not_fit_its_schema() -> None:
+    two, three = pa.schema([("a", pa.int64()), ("b", pa.int64())]), pa.schema([(name, pa.int64()) for name in "abc"])
+    content = stream(pa.table({"a": [1, 2], "b": [3, 4]}, two)).to_pybytes()
+    batch = next(message for message in Messages(content) if message.header.batch is not None)
+    body = content[batch.offset + batch.metadata_length : batch.end]
+    with pytest.raises(
+        InvalidData, match="a record batch of 2 arrays and 4 buffers, where the schema asks for 3 and 6"
+    ):
+        Projection(three, None, [0]).cut(batch.header)
+    projection = Projection(two, None, [1])
+    cut = projection.cut(batch.header)
+    assert next(projection.read([(cut, body)])).to_pydict() == {"b": [3, 4]}

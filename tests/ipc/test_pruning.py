@@ -447,3 +447,21 @@ def test_an_expression_in_a_form_that_is_not_known() -> None:
     ):
         assert known in content
         assert filters._taken_apart(content.replace(known, other)) is None, known
+
+
+def test_many_filters_over_one_dataset(tmp_path: Path) -> None:
+    """What is remembered of each set of columns is bounded."""
+    table = pa.table({f"c{number}": np.arange(20_000) + number for number in range(40)})
+    aljava.write(table, tmp_path / "it.arrow", batch_rows=5000)
+    dataset = aljava.open(tmp_path / "it.arrow")
+    for number in range(40):
+        assert dataset.count_rows(filter=pc.field(f"c{number}") < 100 + number) == 100
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()])
+def test_dictionaries_of_views(tmp_path: Path, kind: pa.DataType) -> None:
+    words = pa.array([f"word {number:05}" for number in range(100)]).cast(kind)
+    column = pa.DictionaryArray.from_arrays(pa.array(np.arange(20_000) // 200), words)
+    aljava.write({"word": column}, tmp_path / "it.arrow", batch_rows=5000)
+    assert aljava.read(tmp_path / "it.arrow")["word"].to_pylist() == column.to_pylist()
+    assert aljava.verify(tmp_path / "it.arrow").ok

@@ -382,3 +382,15 @@ def test_dictionaries_that_together_have_more_values_than_indices_can_tell(tmp_p
     with pytest.raises(SchemaMismatch, match="hold 200 values together"):
         aljava.write(aljava.open(tmp_path / "in"), tmp_path / "whole.arrow")
     assert not (tmp_path / "whole.arrow").exists()
+
+
+def test_a_large_damaged_file_before_many_small_ones(small: Path, tmp_path: Path, threads, monkeypatch) -> None:
+    monkeypatch.setattr(gathering, "LARGE", 20_000)
+    monkeypatch.setattr(gathering, "GROUP_SOURCES", 2)
+    aljava.write(pa.table({"row": range(100_000), "word": ["x"] * 100_000, "day": [1] * 100_000}), small / "!.arrow")
+    content = bytearray((small / "!.arrow").read_bytes())
+    content[-30_000] ^= 1
+    (small / "!.arrow").write_bytes(content)
+    done = jobs.compact(small, tmp_path / "out", executor=threads)
+    assert [Path(source).name for source in done.failures["source"].to_pylist()] == ["!.arrow"]
+    assert rows_of(tmp_path / "out")["row"].to_pylist() == list(range(ROWS))

@@ -1,11 +1,14 @@
 """What a job promises: every file once, one bad file alone, only what is missing or changed, errors before work."""
 
+import errno
 import hashlib
 import importlib.metadata
 import json
 import math
 import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -21,6 +24,7 @@ from aljava.errors import AccessDenied, InvalidData, InvalidOption, JobError, No
 from aljava.jobs.manifest import Entry, Manifest
 from aljava.jobs.sources import listed
 from tests.jobs import work
+from tests.types import arrays
 
 OUTPUTS = ["a.arrow", "d.arrow", "e.arrow", "f.arrow", "year=2025/b.arrow", "year=2025/deep/c.arrow"]
 
@@ -353,3 +357,79 @@ def test_names_that_are_no_text(tmp_path: Path, threads) -> None:
     assert jobs.convert(tmp_path / "in", tmp_path / "out", executor=threads).done == 2
     assert sorted(os.listdir(os.fsencode(tmp_path / "out")))[1:] == [b"caf\xe9.arrow", "olá mundo.arrow".encode()]
     assert jobs.convert(tmp_path / "in", tmp_path / "out", executor=threads).kept == 2
+
+
+def test_executors_that_fail(mixed: Path, tmp_path: Path) -> None:
+    """What was done is kept, and the job says what became of it."""
+
+    class Failing(Own):
+        def __init__(self, end) -> None:
+            super().__init__("right")
+            self.end = end
+
+        def submit(self, fn, /, *args, **kwargs):
+            if fn is importlib.metadata.version or self.calls < 5:
+                return super().submit(fn, *args, **kwargs)
+            return self.end()
+
+    def cancelled() -> Future:
+        future: Future = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+    def lost() -> Future:
+        future: Future = Future()
+        future.set_exception(OSError("the worker is gone for good"))
+        return future
+
+    def closed() -> Future:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    with pytest.raises(JobError, match="cancelled tasks that nobody asked it to"):
+        jobs.verify(mixed, executor=Failing(cancelled))
+    with pytest.raises(JobError, match="cannot schedule new futures after shutdown"):
+        jobs.verify(mixed, executor=Failing(closed))
+    done = jobs.verify(mixed, executor=Failing(lost))
+    assert "OSError: the worker is gone for good" in done.failures["reason"].to_pylist()
+
+
+@pytest.mark.parametrize(("name", "spec"), [("distributed", "dask"), ("ray", "ray")])
+def test_what_is_not_installed_is_named(name: str, spec: str) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None; from aljava import jobs; jobs.executor_for({spec!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "which is not installed: pip install 'aljava[cluster]'" in done.stderr
+
+
+def test_progress_of_sources_whose_sizes_nobody_knows(threads) -> None:
+    with aljava.Store("jobs-sizes") as store:
+        for number in range(5):
+            store[f"{number}"] = pa.table({"id": [number]})
+        told: list = []
+        addresses = [f"shm://jobs-sizes/{number}" for number in range(5)]
+        assert jobs.verify(addresses, executor=threads, progress=told.append).ok
+        store.destroy()
+    assert told[-1].files == 5
+
+
+def test_stats_of_every_type(tmp_path: Path, threads) -> None:
+    aljava.write(pa.table(arrays()), tmp_path / "it.arrow")
+    numbers = pa.array(range(20_000))
+    table = pa.table({"day": numbers.cast(pa.duration("s")), "list": [[n] for n in range(20_000)], "id": numbers})
+    aljava.write(table, tmp_path / "large.arrow", batch_rows=5000)
+    done = jobs.stats(tmp_path, executor=threads)
+    assert done.ok
+    (large,) = (row for row in done.table.to_pylist() if row["source"].endswith("large.arrow"))
+    columns = json.loads(large["details"])["columns"]
+    assert (columns["id"]["min"], columns["id"]["max"], columns["id"]["nulls"]) == (0, 19_999, 0)
+
+
+def test_a_target_without_locks(mixed: Path, tmp_path: Path, threads, monkeypatch) -> None:
+    """As some network file systems are."""
+
+    def flock(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    assert jobs.convert(mixed, tmp_path / "out", executor=threads).done == 6
+    assert jobs.convert(mixed, tmp_path / "out", executor=threads).kept == 6

@@ -191,3 +191,19 @@ def test_memory_is_bounded(way) -> None:
     assert (found["rows"], found["right"]) == (6_000_000, True)
     # 480 MB of rows. With less memory than that, some for the batches on their way beside what DuckDB has.
     assert found["grown"] < most << 20
+
+
+def test_more_rows_than_numbers_tell() -> None:
+    table = pa.table({"day": [3, 1, 2] * 10, "word": ["a", "b", "c"] * 10})
+    assert ordered(table, "day", most_rows=30)["day"].to_pylist() == sorted(table["day"].to_pylist())
+    if sorting.HELD_BYTES < 0:  # what memory holds is not numbered
+        with pytest.raises(OverflowError, match="more than 29 rows"):
+            ordered(table, "day", most_rows=29)
+
+
+def test_what_a_killed_sort_left_is_swept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"{sorting._SCRATCH}left" / "inner").mkdir(parents=True)
+    ordered(pa.table({"day": [2, 1]}), "day")
+    if sorting.HELD_BYTES < 0:
+        assert list(tmp_path.iterdir()) == []

@@ -19,9 +19,10 @@ import pyarrow.flight
 import pytest
 
 import aljava
-from aljava.errors import AccessDenied, InvalidOption, NotFound
+from aljava.errors import AccessDenied, InvalidOption, NotFound, TransferError
 from aljava.server.catalogue import Catalogue
 from aljava.server.http import HttpServer
+from aljava.server.page import listing
 from aljava.server.settings import Limits, Settings, host_and_port, read_token
 from tests.server.conftest import TOKEN, Served
 from tests.streams.peers import numbers, table
@@ -405,3 +406,23 @@ def test_a_browser_is_asked_for_the_token(served: Served) -> None:
     request.add_header("Authorization", "Basic " + base64.b64encode(f":{TOKEN}".encode()).decode())
     with urllib.request.urlopen(request) as response:
         assert "desk-served/quotes" in response.read().decode()
+
+
+def test_folders_in_folders_and_more_tables_than_a_page_shows(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("aljava.server.page._MOST_NAMES", 200)
+    monkeypatch.setattr("aljava.server.page._PATIENCE", 0.01)
+    aljava.write(numbers(3), tmp_path / "first.arrow")
+    for number in range(3):
+        os.makedirs(tmp_path / f"{number}" / "deep")
+        for name in range(100):
+            os.link(tmp_path / "first.arrow", tmp_path / f"{number}" / "deep" / f"{name}.arrow")
+    catalogue = Catalogue([str(tmp_path)])
+    assert f"{tmp_path.name}/2/deep/99" in [table.name for table in catalogue]
+    assert catalogue.open(f"{tmp_path.name}/2/deep/99").num_rows == 3
+    page = listing(catalogue, "http://localhost:8000/")
+    assert "301 tables, each to be had as an Arrow stream." in page
+    assert "The first 200 are shown here; GET /tables names all" in page
+    with HttpServer(catalogue, [str(tmp_path)], Settings(), "127.0.0.1", 0) as server:
+        port = int(server.address.rpartition(":")[2].strip("/"))
+        with pytest.raises(TransferError, match=f"127.0.0.1:{port}: cannot listen there: Address already in use"):
+            HttpServer(catalogue, [str(tmp_path)], Settings(), "127.0.0.1", port)

@@ -187,6 +187,9 @@ def test_rows_that_come_batch_by_batch_take_the_room_of_deleted_ones(tmpfs: Path
         assert list(store) == ["c"]
         store["d"] = many
         assert list(store) == ["d"]
+        with pytest.raises(StoreFull, match="the machine's shared memory has"):
+            for number in range(4):
+                Store(f"other-{number}").prefault(2 << 20)
 
 
 @pytest.mark.parametrize("shared_from", [1, 1 << 40], ids=["two threads", "one thread"])

@@ -28,6 +28,7 @@ from aljava.errors import (
 )
 from aljava.store import Store, payload, stores
 from aljava.store.filling import write_all
+from aljava.store.kernel import Mapping
 from aljava.store.names import file_name, key_of, root_folder
 
 SHARED = 64 << 10  # bytes from which two threads share the work
@@ -573,3 +574,17 @@ def test_a_store_destroyed_during_a_put_says_so(store: Store) -> None:
 
     with pytest.raises(StoreError, match="destroyed while"):
         store["t"] = pa.RecordBatchReader.from_batches(LARGE.schema, batches())
+
+
+def test_few_maps_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aljava.store.folder._KEPT_MAPPINGS", 1)
+    for number in range(3):
+        for key in "abc":
+            store[key] = LARGE.slice(0, 50_000 + number)
+    assert len(store._folder._kept) == 1
+    assert [store[key].num_rows for key in "abc"] == [50_002] * 3
+
+
+def test_a_map_larger_than_memory_can_be() -> None:
+    with open("/dev/zero", "rb") as file, pytest.raises(OSError, match="cannot map"):
+        Mapping(file.fileno(), 1 << 60)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import aljava
-from aljava import ipc
+from aljava import ipc, jobs
 from aljava.errors import AccessDenied
+from aljava.server.catalogue import Catalogue
 from aljava.store import Store
 from tests.store.actors import run, table, value_of, values
 
@@ -77,6 +78,9 @@ def test_files_of_another_user(place: Path) -> None:
     aljava.write({"a": [1]}, place / "x.arrow")
     os.chmod(place / "x.arrow", 0o600)
     os.mkdir(place / "closed", 0o755)
+    os.makedirs(place / "in" / "hidden")
+    os.chmod(place / "in" / "hidden", 0)
+    os.symlink("in/hidden", place / "hidden")
     path = str(place / "x.arrow")
     for trial, said in (
         (lambda: aljava.read(path), "Permission denied"),
@@ -84,11 +88,23 @@ def test_files_of_another_user(place: Path) -> None:
         (lambda: aljava.append({"a": [2]}, path), "Permission denied"),
         (lambda: aljava.write({"a": [2]}, f"{place}/closed/x.arrow"), "cannot be written: Permission denied"),
         (lambda: aljava.listen(f"unix://{place}/closed/s"), "this user may not wait there"),
+        (lambda: aljava.open(f"{place}/hidden/"), "hidden/ cannot be listed"),
     ):
         answer = as_nobody(trial)
         assert answer.startswith("AccessDenied("), answer
         assert said in answer
     assert aljava.read(place / "x.arrow")["a"].to_pylist() == [1]
+    aljava.write({"a": [1]}, place / "in" / "open.arrow")
+    catalogue = as_nobody(lambda: [table.name for table in Catalogue([str(place / "in")])])
+    assert catalogue == "['in/open']"
+
+    def compact() -> object:
+        with jobs.executor_for("threads") as threads, tempfile.TemporaryDirectory() as out:
+            done = jobs.compact(str(place / "in"), out, executor=threads)
+            return done.rows, done.failures.to_pylist()
+
+    assert "(1, [{'source': " in (said := as_nobody(compact))
+    assert "cannot be listed: Permission denied" in said
 
 
 def test_another_users_folder_of_the_same_name_is_refused(place: Path) -> None:

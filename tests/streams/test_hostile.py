@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import aljava
 from aljava.errors import AljavaError, InvalidData
 from aljava.streams.channels import SocketChannel
-from aljava.streams.messages import STRANGER
+from aljava.streams.messages import STRANGER, Limits
 from aljava.streams.receiving import receive
 from tests.streams.peers import numbers, table
 
@@ -283,3 +283,52 @@ def test_a_receiver_that_speaks_of_something_else(words: bytes, folder: str) -> 
         aljava.write(of, f"unix://{folder}/s")
         taker.join()
     assert found[0].equals(of)
+
+
+def test_bodies_that_unpack_to_more_than_is_taken() -> None:
+    """Each buffer may claim as much as it can hold; all together not more than the limit."""
+    sink = pa.BufferOutputStream()
+    of = pa.table({"a": pa.array([7] * 2000), "b": pa.array([8] * 2000)})
+    with pa.ipc.new_stream(sink, of.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(of)
+    for most, fits in ((40_000, True), (20_000, False)):
+        ours, theirs = socket.socketpair()
+        theirs.sendall(sink.getvalue())
+        theirs.close()
+        reader = receive(SocketChannel(ours, "a stranger", 5), limits=Limits(body=most), shared_memory=False)
+        if fits:
+            assert reader.read_all() == of
+        else:
+            with pytest.raises(InvalidData, match="20,000"):
+                reader.read_all()
+        ours.close()
+
+
+def test_a_body_that_no_memory_holds() -> None:
+    whole = payload(numbers(10))
+    head = next(at for at in range(8, len(whole)) if whole[at : at + 4] == b"\xff\xff\xff\xff")
+    at = whole.index((80).to_bytes(8, "little"), head)
+    lie = whole[:at] + (1 << 50).to_bytes(8, "little") + whole[at + 8 :]
+    ours, theirs = socket.socketpair()
+    theirs.sendall(lie)
+    theirs.close()
+    with pytest.raises(InvalidData, match="bytes"):
+        receive(SocketChannel(ours, "a peer", 5), limits=Limits(), shared_memory=False).read_all()
+    ours.close()
+
+
+def test_a_listener_that_trusts_nobody(folder: str) -> None:
+    """Not even a sender of the same user: every value is checked."""
+    damaged = bytearray(payload(pa.table({"s": ["naïve", "x"]})))
+    at = bytes(damaged).index("ï".encode())
+    damaged[at] = 0xFF
+    for untrusted in (False, True):
+        with aljava.listen(f"unix://{folder}/s", untrusted=untrusted) as listener:
+            with socket.socket(socket.AF_UNIX) as sender:
+                sender.connect(f"{folder}/s")
+                sender.sendall(damaged)
+            if untrusted:
+                with pytest.raises(InvalidData):
+                    next(listener).read_all()
+            else:
+                assert next(listener).read_all().num_rows == 2

@@ -277,18 +277,13 @@ class Lowered:
 
 
 def messages(parts: Sequence[Any]) -> Iterator[tuple[bytes, MessageHeader, list[Part]]]:
-    """Take apart what pyarrow's writer wrote: (metadata, header, body buffers) of each message with a body.
-
-    The schema message and the end of the stream are left out.
-    """
+    """Take apart what pyarrow's writer wrote before its end: (metadata, header, body buffers) of each batch."""
     rest = iter(parts)
     for part in rest:
         if not (isinstance(part, bytes) and part == CONTINUATION):
             continue  # the magic of a file, padding
         next(rest)
-        metadata = next(rest, None)
-        if metadata is None:
-            return  # the end of the stream
+        metadata = next(rest)
         header = decode_message(metadata)
         if header.batch is None:
             continue
@@ -528,8 +523,7 @@ def _cut(part: Part, size: int) -> Part:
 
 def _blank(bits: Part, rows: int) -> Part:
     """The bits, those behind the last row at zero."""
-    if bits is None:
-        return None
+    assert bits is not None
     last = bits[bits.size - 1]
     kept = last & ((1 << (rows & 7)) - 1)
     return bits if kept == last else pa.py_buffer(bits[: bits.size - 1].to_pybytes() + bytes([kept]))

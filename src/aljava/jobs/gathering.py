@@ -156,8 +156,8 @@ class Gathering:
             except _ERRORS as error:
                 self.failures[number] = error
                 continue
-            messages = None if data is None else messages_of(data, self._head)
-            if messages is not None and data is not None:
+            messages = messages_of(data, self._head)
+            if messages is not None:
                 joined.append((number, data, messages))
                 continue
             found += self._decoded(joined)
@@ -184,11 +184,11 @@ class Gathering:
             at += len(messages)
         return batches
 
-    def _alone(self, number: int, data: bytes | None) -> list[pa.RecordBatch]:
+    def _alone(self, number: int, data: bytes) -> list[pa.RecordBatch]:
         """All batches of one source, opened as any payload is."""
         source = self._sources[number]
         try:
-            table = None if data is None else _parquet(source, data)
+            table = _parquet(source, data)
             reader = opened(source, data, checked=True) if table is None else table.to_reader()
             batches = list(self._fitting(source, reader))
         except _ERRORS as error:
@@ -280,13 +280,12 @@ def _is_large(source: Source) -> bool:
     return source.size > LARGE or not source.root.address
 
 
-def _bytes(source: Source) -> bytes | None:
-    """All bytes of a small file; None of what stands where bytes need not be fetched."""
+def _bytes(source: Source) -> bytes:
+    """All bytes of a small file."""
     place = source.place()
     if isinstance(place, LocalFile):
         return place.fetch()
-    if not isinstance(place, RemoteFile):
-        return None
+    assert isinstance(place, RemoteFile)
     with place.reading() as file:
         file.seek(0)
         return bytes(file.read())

@@ -39,7 +39,7 @@ _ERRORS: dict[str, type[AljavaError]] = {
 
 
 class ServedTable(StreamPlace):
-    """A table that a server offers; it reads, projects and filters, and what is wanted travels.
+    """A table that a server offers; of the columns only those that are wanted travel.
 
     Args:
         address: `http(s)://HOST:PORT/tables/NAME`. A token stands where a password would:
@@ -84,18 +84,9 @@ class ServedTable(StreamPlace):
                     channel.explain()  # a server that refuses says why before it hangs up
                 raise
 
-    def get(self, columns: Sequence[str] | None = None, filter: str | None = None) -> pa.RecordBatchReader:
-        """The rows, as the server sends them.
-
-        Args:
-            columns: names of those wanted.
-            filter: a condition, as `aljava.conditions` has it.
-        """
-        asked = {}
-        if columns is not None:
-            asked["columns"] = ",".join(columns)
-        if filter is not None:
-            asked["filter"] = filter
+    def get(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """The rows, as the server sends them, of these columns or of all."""
+        asked = {} if columns is None else {"columns": ",".join(columns)}
         channel = _Download(self.connect(), self.address)
         try:
             if not self._is_tls:

@@ -345,9 +345,9 @@ class Folder:
         with self.writing():
             segment = self._reserve(size + -size % _PAGE)
             try:
-                zeros = bytes(1 << 20)
-                for start in range(0, segment.size, len(zeros)):
-                    os.pwrite(segment.descriptor, zeros[: segment.size - start], start)
+                zeros, position = bytes(1 << 20), 0
+                while position < segment.size:  # where memory ends, a part of them is written
+                    position += os.pwrite(segment.descriptor, zeros[: segment.size - position], position)
             except BaseException:
                 self.discard(segment)
                 raise
