@@ -186,3 +186,18 @@ def test_runs_of_an_extension_type_within_lists_that_share_their_values(around: 
     found = pa.ipc.open_file(sink.getvalue()).read_all()["it"]
     found.validate(full=True)
     assert found.to_pylist() == shared[:3].to_pylist()
+
+
+def test_runs_of_different_extension_types_are_not_taken_for_the_same() -> None:
+    """pyarrow takes their types for equal."""
+    uuids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0123456789abcdef"] * 2, pa.binary(16)))
+    tensor = pa.fixed_shape_tensor(pa.float32(), [1])
+    floats = pa.FixedSizeListArray.from_arrays(pa.array([1.5, 2.5], pa.float32()), 1)
+    for values in (uuids, pa.ExtensionArray.from_storage(tensor, floats), uuids):
+        runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 5], pa.int16()), values)
+        batch, sink = pa.record_batch({"it": pa.ListArray.from_arrays([0, 2, 5], runs)}), io.BytesIO()
+        with ipc.new_file(sink, batch.schema, options=ipc.WriteOptions("none")) as writer:
+            writer.write_batch(batch)
+        found = pa.ipc.open_file(sink.getvalue()).read_all()["it"]
+        found.validate(full=True)
+        assert found.to_pylist() == batch["it"].to_pylist()

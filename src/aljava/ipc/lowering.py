@@ -155,7 +155,9 @@ class Plan:
             if kept.equals(schema):
                 return plan
         plan = Plan(schema.types)
-        _latest = ((schema, plan), *_latest[: KEPT_PLANS - 1])
+        # Runs of an extension type are equal to those of any other one, as pyarrow 26 has it.
+        if plan.flat is not None or not any(contains(kind, pa.types.is_run_end_encoded) for kind in schema.types):
+            _latest = ((schema, plan), *_latest[: KEPT_PLANS - 1])
         return plan
 
     def of_dictionary(self, dictionary_id: int) -> "Plan":
@@ -655,12 +657,12 @@ def _pick(array: Any, places: Any) -> Any:
     try:
         return array.take(pa.array(places))
     except pa.ArrowNotImplementedError:
-        if contains(array.type, _has_own_values):
+        if contains(array.type, _is_run_of_extension):
             return _pick_within(array, places)
         return pa.concat_arrays([array.slice(first, count) for first, count in zip(firsts, counts, strict=True)])
 
 
-def _has_own_values(kind: Any) -> bool:
+def _is_run_of_extension(kind: Any) -> bool:
     """Runs of an extension type, which pyarrow neither takes from nor concatenates."""
     return pa.types.is_run_end_encoded(kind) and isinstance(kind.value_type, pa.BaseExtensionType)
 

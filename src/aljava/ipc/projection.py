@@ -167,8 +167,8 @@ class _Pieces:
         self._pieces = pieces
 
     def read(self, size: int) -> Any:
-        piece = next(self._pieces, b"")
-        while not len(piece):
+        piece: Any = b""
+        while size and not piece:
             piece = next(self._pieces)
         assert len(piece) == size  # pyarrow asks for what the piece before it has announced
         return piece
