@@ -118,9 +118,6 @@ def read(places: Sequence[Place], kind: Kind) -> pa.RecordBatchReader:
         InvalidData: says which line, or which column, is not what it should be.
         SchemaMismatch: files of different columns.
     """
-    for place in places:
-        if isinstance(place, FileObject) and kind.codec is None:
-            place.file = _ReadOnce(place.file)
     first = _exact(places[0], kind)
     schema = first.schema
 
@@ -232,19 +229,7 @@ def _must_be_separated(place: Place, kind: Kind) -> None:
 def _must_be_closed(place: Place, kind: Kind, last: str) -> None:
     """Refuses a text whose last value has a quote before it and none behind it: it holds all lines that follow."""
     if isinstance(place, FileObject):
-        if not isinstance(place.file, _ReadOnce):
-            return  # what it was unpacked to is gone
-        tail = place.file.tail
-    else:
-        tail = _tail(place, kind)
-    if not tail.rstrip(b"\r\n").endswith(b'"'):
-        raise InvalidData(
-            f"{place.address}: the last value begins with a quote that is not closed, and has all that follows in it: "
-            f"{last[:40]!r} …. Close it, or double a quote that belongs to the text"
-        )
-
-
-def _tail(place: Place, kind: Kind) -> bytes:
+        return  # a pipe can be read once
     tail = b""
     with _explained(place, kind, None):
         source = _source(place, kind)
@@ -252,21 +237,11 @@ def _tail(place: Place, kind: Kind) -> bytes:
             source.seek(max(source.size() - _TAIL_BYTES, 0))
         while chunk := bytes(source.read(BLOCK_BYTES)):
             tail = (tail + chunk)[-_TAIL_BYTES:]
-    return tail
-
-
-class _ReadOnce:
-    """An open file, perhaps a pipe, and the end of what has been read of it."""
-
-    closed = False
-
-    def __init__(self, file: Any) -> None:
-        self._file, self.tail = file, b""
-
-    def read(self, size: int = -1) -> Any:
-        data = self._file.read(size)
-        self.tail = (self.tail + bytes(data[-_TAIL_BYTES:]))[-_TAIL_BYTES:]
-        return data
+    if not tail.rstrip(b"\r\n").endswith(b'"'):
+        raise InvalidData(
+            f"{place.address}: the last value begins with a quote that is not closed, and has all that follows in it: "
+            f"{last[:40]!r} …. Close it, or double a quote that belongs to the text"
+        )
 
 
 def _csv_options(kind: Kind, **more: Any) -> Any:
