@@ -1,5 +1,6 @@
 """What every test stands on: the data beside the checkout, a private shared memory folder, and the leak check."""
 
+import errno
 import gc
 import os
 import shutil
@@ -39,6 +40,16 @@ def test_data() -> Path:
     if not (TEST_DATA / "golden").is_dir():
         pytest.skip(f"no golden/ and fuzz/ in {TEST_DATA}: set ALJAVA_TEST_DATA to the folder that holds them")
     return TEST_DATA
+
+
+@pytest.fixture
+def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system such as NFS where nobody runs its lock service."""
+
+    def flock(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
 
 
 def _descriptors() -> dict[int, str]:

@@ -17,6 +17,7 @@ import pytest
 
 import aljava
 from tests.cli.terminal import received
+from tests.systems import mounted
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -122,15 +123,9 @@ def test_what_is_said_of_age_notes_and_files_that_stay(folder: Path) -> None:
 
 def test_a_tour_where_nothing_can_be_shared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "shm").mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder / "shm"], capture_output=True
-    ).returncode:
-        pytest.skip("cannot mount a tmpfs here")
     monkeypatch.setenv("ALJAVA_SHM", str(folder / "shm"))
-    try:
+    with mounted(folder / "shm", "size=16k"):
         status, text = at_a_terminal("tour", "--rows", "10000", folder=folder)
-    finally:
-        subprocess.run(["umount", folder / "shm"], check=True)
     plain = ESCAPES.sub("", text)
     assert (status, "of 21 steps verified" in plain, "no room for" in plain, "Traceback" in plain) == (
         1,

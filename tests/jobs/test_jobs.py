@@ -1,6 +1,5 @@
 """What a job promises: every file once, one bad file alone, only what is missing or changed, errors before work."""
 
-import errno
 import hashlib
 import importlib.metadata
 import json
@@ -424,12 +423,6 @@ def test_stats_of_every_type(tmp_path: Path, threads) -> None:
     assert (columns["id"]["min"], columns["id"]["max"], columns["id"]["nulls"]) == (0, 19_999, 0)
 
 
-def test_a_target_without_locks(mixed: Path, tmp_path: Path, threads, monkeypatch) -> None:
-    """As some network file systems are."""
-
-    def flock(descriptor: int, kind: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", flock)
+def test_a_target_without_locks(mixed: Path, tmp_path: Path, threads, without_locks) -> None:
     assert jobs.convert(mixed, tmp_path / "out", executor=threads).done == 6
     assert jobs.convert(mixed, tmp_path / "out", executor=threads).kept == 6

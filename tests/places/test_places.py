@@ -1,6 +1,5 @@
 """Every kind of place keeps the same promises: bytes come back as they went, whole or not at all."""
 
-import errno
 import io
 import os
 import shutil
@@ -36,6 +35,7 @@ from aljava.places.memory import MemoryBuffer
 from aljava.places.ranged import GAP, TAIL, RangedFile
 from aljava.places.remote import RemoteFile, shown_and_secrets
 from tests.places.servers import running
+from tests.systems import mounted
 
 SECRET = "s3cr3t-k3y"
 
@@ -296,24 +296,15 @@ class TestLocal:
                 with LocalFile(tmp_path / "s").appending():
                     pass
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
     def test_a_file_system_for_reading_only(self, tmp_path) -> None:
-        mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)]
-        if subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("cannot mount a tmpfs here")
-        try:
-            with pytest.raises(AccessDenied, match="cannot be written: the file system is read-only"):
-                aljava.write({"a": [1]}, tmp_path / "x.arrow")
-        finally:
-            subprocess.run(["umount", tmp_path], check=True)
+        with (
+            mounted(tmp_path, "ro"),
+            pytest.raises(AccessDenied, match="cannot be written: the file system is read-only"),
+        ):
+            aljava.write({"a": [1]}, tmp_path / "x.arrow")
 
-    def test_a_file_system_without_locks(self, tmp_path, monkeypatch) -> None:
-        """As NFS is where nobody runs its lock service: files are written and read, and nothing is swept."""
-
-        def flock(descriptor: int, kind: int) -> None:
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        monkeypatch.setattr("fcntl.flock", flock)
+    def test_a_file_system_without_locks(self, tmp_path, without_locks) -> None:
+        """Files are written and read, and nothing is swept."""
         aljava.write({"a": [1]}, tmp_path / "x.arrow")
         aljava.append({"a": [2]}, tmp_path / "x.arrow")
         assert aljava.read(tmp_path / "x.arrow")["a"].to_pylist() == [1, 2]

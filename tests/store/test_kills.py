@@ -5,7 +5,6 @@ import fcntl
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from aljava.errors import KeyNotFound, StoreFull
 from aljava.store import Store, filling
 from tests.store.actors import ROWS, Actor, before, kill_at, table, value_of, values
+from tests.systems import mounted
 
 SMALL = 100  # rows: below the limit under which objects are small
 
@@ -148,12 +148,9 @@ def test_readers_killed_at_any_call_leave_no_lock(store: Store) -> None:
 @pytest.fixture
 def tmpfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A memory file system of 8 MiB of our own."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", tmp_path], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.decode().strip()}")
-    monkeypatch.setenv("ALJAVA_SHM", str(tmp_path))
-    yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
+    with mounted(tmp_path, "size=8m") as folder:
+        monkeypatch.setenv("ALJAVA_SHM", str(folder))
+        yield folder
 
 
 def used(folder: Path) -> int:
