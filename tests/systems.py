@@ -10,7 +10,7 @@ import pytest
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A memory file system of our own in `folder`; the test is skipped where nothing can be mounted, as without root."""
+    """A memory file system of our own in `folder`; skips the test where nothing can be mounted, as without root."""
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
     if done.returncode:
         pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode().strip()}")
